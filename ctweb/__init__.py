@@ -1,0 +1,1 @@
+"""ctweb: the connection table of a Linux machine, on its own eBPF datapath."""

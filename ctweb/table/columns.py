@@ -1,0 +1,50 @@
+"""The connection table as columns: what the datapath hands to the table.
+
+One array per property, all of the same length and in the same order, never written to once published.
+Times are datapath time (docs/architecture.md): u64 nanoseconds. `packets[:, 0]` is the original direction.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+U8 = NDArray[np.uint8]
+U16 = NDArray[np.uint16]
+U32 = NDArray[np.uint32]
+U64 = NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Columns:
+    """n connections under their normalised tuples, as read from the kernel's map.
+
+    `lo` and `hi` are the two ends in the key's order; the original direction goes lo -> hi unless
+    `status` has SWAPPED. Ports are in host order. ICMP: `lo` asks, `lo_port` is the id, `hi_port` is type << 8 | code.
+    """
+
+    lo_addr: U8  # (n, 16) network order; IPv4 in the first four bytes, the rest zero
+    hi_addr: U8  # (n, 16)
+    lo_port: U16  # (n,)
+    hi_port: U16  # (n,)
+    protocol: U8  # (n,) IP protocol number
+    family: U8  # (n,) 4 or 6
+    id: U64  # (n,) never zero, never used again while the machine is up
+    created: U64  # (n,) datapath ns
+    expires: U64  # (n,) datapath ns; 0: claimed, about to go
+    status: U32  # (n,) STATUS_* of ebpf/types.h
+    tcp_state: U8  # (n,) enum tcp_state of ebpf/types.h
+    packets: U64  # (n, 2) original, reply
+    bytes: U64  # (n, 2) layer-3 bytes
+    fasttrack_packets: U64  # (n, 2) part of packets
+    fasttrack_bytes: U64  # (n, 2) part of bytes
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+    def take(self, index: Any) -> Columns:
+        """The rows at `index` (integers, a mask or a slice), as new columns."""
+        return Columns(**{f.name: getattr(self, f.name)[index] for f in fields(self)})

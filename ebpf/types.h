@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Structs shared with user space. Python reads their layout from BCC and does not repeat it; what it does need by
+ * value (STATUS_*, enum tcp_state, enum reason) it reads from this file's enums at build time.
+ * Padding is explicit. Byte order is in the type: __be16 and __be32 are as on the wire, everything else is the host's. */
+#ifndef CTWEB_TYPES_H
+#define CTWEB_TYPES_H
+
+/* The normalised tuple: one entry for both directions. lo is the smaller end (address, then port, as on the wire);
+ * ICMP: lo is the end that asks, lo_port the id, hi_port type << 8 | code of the asking packet. */
+struct tuple {
+	__be32 lo_addr[4];	/* IPv4 in the first word, the rest zero */
+	__be32 hi_addr[4];
+	__be16 lo_port;
+	__be16 hi_port;
+	u8 protocol;
+	u8 family;		/* 4 or 6 */
+	u8 pad[2];		/* zero: part of the hash */
+};
+_Static_assert(sizeof(struct tuple) == 40, "struct tuple");
+
+enum direction { ORIGINAL = 0, REPLY = 1 };
+
+enum status {
+	STATUS_SWAPPED = 1 << 0,	/* the original direction goes hi -> lo */
+	STATUS_SEEN_REPLY = 1 << 1,
+	STATUS_ASSURED = 1 << 2,
+	STATUS_CONFIRMED = 1 << 3,	/* a packet of it left the machine */
+	STATUS_EXPECTED = 1 << 4,
+	STATUS_FASTTRACK = 1 << 5,
+};
+
+/* In the order of nf_conntrack's enum tcp_conntrack, so that the transition table reads the same. */
+enum tcp_state {
+	TCP_NONE, TCP_SYN_SENT, TCP_SYN_RECEIVED, TCP_ESTABLISHED, TCP_FIN_WAIT, TCP_CLOSE_WAIT,
+	TCP_LAST_ACK, TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN,
+};
+
+/* What one direction has sent, for window tracking (nf_conntrack's ip_ct_tcp_state). */
+struct tcp_window {
+	u32 end;	/* highest seq + len sent */
+	u32 max_end;	/* highest seq the receiver allows */
+	u32 max_win;	/* largest window sent, scaled */
+	u32 max_ack;
+};
+
+/* A kmalloc-256 object holds 8 (list) + 48 (htab_elem) + 40 (tuple) + 160: keep it so. With those 56 + 40 bytes before it, the first 32
+ * bytes here share a cache line with the end of the tuple; the next 64 are one line; the last 64 are the cold line. */
+struct conn {
+	u64 expires;		/* 0: claimed by whoever deletes it (docs/architecture.md) */
+	u32 status;		/* bits are only ever set, by atomic or */
+	u8 tcp_state;
+	u8 tcp_last;		/* last packet: direction << 7 | flag class */
+	u8 tcp_retrans;
+	u8 tcp_scales;		/* window scale: original in the low nibble, reply in the high one */
+	u64 packets[2];		/* by enum direction; atomic adds */
+	/* -- cache line */
+	u64 bytes[2];		/* layer-3 bytes; atomic adds */
+	struct tcp_window window[2];
+	u32 tcp_last_seq;
+	u32 tcp_last_ack;
+	u32 tcp_last_end;
+	u16 tcp_last_win;
+	u8 tcp_flags[2];	/* per direction: window scale and SACK offered, and the like */
+	/* -- cache line */
+	u64 id;			/* never 0, never again the same while the maps live */
+	u64 created;
+	u64 fasttrack_packets[2];	/* a subset of packets */
+	u64 fasttrack_bytes[2];
+	u32 mark;		/* name of the connection mark, index into the configuration; 0: none */
+	u16 type;		/* connection-type, enum conn_type; 0: none */
+	u16 pad;
+	u32 ifindex;		/* interface of the first packet */
+	u32 pad2;
+};
+_Static_assert(sizeof(struct conn) == 160, "struct conn");
+
+#endif
