@@ -45,6 +45,30 @@ class Columns:
     def __len__(self) -> int:
         return len(self.id)
 
+    @classmethod
+    def empty(cls) -> Columns:
+        """No rows, every column with its right type and shape."""
+        pair = np.empty((0, 2), np.uint64)
+        word, half, byte = np.empty(0, np.uint64), np.empty(0, np.uint16), np.empty(0, np.uint8)
+        address = np.empty((0, 16), np.uint8)
+        return cls(
+            lo_addr=address,
+            hi_addr=address,
+            lo_port=half,
+            hi_port=half,
+            protocol=byte,
+            family=byte,
+            id=word,
+            created=word,
+            expires=word,
+            status=np.empty(0, np.uint32),
+            tcp_state=byte,
+            packets=pair,
+            bytes=pair,
+            fasttrack_packets=pair,
+            fasttrack_bytes=pair,
+        )
+
     def take(self, index: Any) -> Columns:
         """The rows at `index` (integers, a mask or a slice), as new columns."""
         return Columns(**{f.name: getattr(self, f.name)[index] for f in fields(self)})

@@ -1,0 +1,1 @@
+"""The connection table in user space: pure functions over numpy columns."""
