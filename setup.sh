@@ -1,0 +1,117 @@
+#!/bin/sh
+# Installs what ctweb needs on Debian or Ubuntu; quick and silent when nothing is missing.
+#   ./setup.sh setup   to run ctweb
+#   ./setup.sh run     the same, but ask for root and a kernel that is new enough first
+#   ./setup.sh test    to run the tests and benchmarks too
+# Needs no particular tool but a shell: the rest it installs. It always uses the distribution's own Python,
+# since BCC is a module of that one: a `python3` that comes first on PATH may be another.
+set -eu
+cd "$(dirname "$0")"
+unset PYTHONHOME PYTHONPATH
+
+PYTHON=/usr/bin/python3
+MIN_KERNEL=5.15 # the same as in ctweb/doctor.py
+
+say() { printf 'setup: %s\n' "$*" >&2; }
+die() {
+	say "$@"
+	exit 1
+}
+
+kernel_is_new_enough() {
+	release=$(uname -r)
+	major=${release%%.*}
+	minor=${release#*.}
+	minor=${minor%%[!0-9]*}
+	[ "$major" -gt "${MIN_KERNEL%.*}" ] || { [ "$major" -eq "${MIN_KERNEL%.*}" ] && [ "$minor" -ge "${MIN_KERNEL#*.}" ]; }
+}
+
+# -- What the distribution provides: a package is missing when what it is wanted for does not work.
+has_python_module() { "$PYTHON" -c "import $1" 2>/dev/null; }
+has_file() { for file; do [ -e "$file" ] && return; done; return 1; }
+has_command() { command -v "$1" >/dev/null 2>&1; }
+
+missing_packages() {
+	has_python_module bcc || echo python3-bpfcc
+	has_python_module ensurepip || echo python3-venv
+	has_file /usr/include/linux/bpf.h || echo linux-libc-dev
+	has_file /etc/ssl/certs/ca-certificates.crt || echo ca-certificates
+	[ "$1" = test ] || return 0
+	while read -r command package; do
+		has_command "$command" || echo "$package"
+	done <<-END
+		bpftool bpftool
+		chromium chromium
+		conntrack conntrack
+		curl curl
+		ethtool ethtool
+		ip iproute2
+		iperf3 iperf3
+		nc netcat-openbsd
+		nft nftables
+		ping iputils-ping
+		setpriv util-linux
+		shellcheck shellcheck
+		tcpdump tcpdump
+	END
+}
+
+install_packages() {
+	missing=$(missing_packages "$1" | sort -u | tr '\n' ' ')
+	[ -n "$missing" ] || return 0
+	has_command apt-get || die "missing: $missing- and this machine has no apt-get to install them." \
+		"On another distribution install what corresponds (BCC for $PYTHON, its venv module, the kernel's UAPI headers) and start again."
+	[ "$(id -u)" -eq 0 ] || die "missing: $missing- installing packages needs root: start again with sudo."
+	say "installing $missing"
+	export DEBIAN_FRONTEND=noninteractive NEEDRESTART_SUSPEND=1
+	apt-get -qq -o DPkg::Lock::Timeout=300 update || say "apt-get update failed; trying with the lists there are"
+	# shellcheck disable=SC2086 # one word a package
+	apt-get -qq -y --no-install-recommends -o DPkg::Lock::Timeout=300 -o Dpkg::Use-Pty=0 \
+		-o Dpkg::Options::=--force-confold install $missing >&2 </dev/null ||
+		die "apt-get could not install $missing- its own message is above. Is the network up, and are Debian's or Ubuntu's repositories configured?"
+	missing=$(missing_packages "$1" | tr '\n' ' ')
+	[ -z "$missing" ] || die "still missing after installing them: $missing- is something else in the way, for example a $PYTHON that is not the distribution's?"
+}
+
+# -- What PyPI provides, in a venv that sees the distribution's modules.
+venv_is_usable() {
+	grep -qx 'home = /usr/bin' .venv/pyvenv.cfg 2>/dev/null &&
+		grep -qx 'include-system-site-packages = true' .venv/pyvenv.cfg &&
+		grep -qF "$PWD/.venv" .venv/bin/activate &&
+		[ "$(.venv/bin/python3 -V 2>/dev/null)" = "$($PYTHON -V)" ]
+}
+
+# $1: name of the stamp, $2: what pip installs. The stamp holds the hash of what it was installed by.
+install_python_packages() {
+	wanted=$(cat pyproject.toml setup.sh | sha256sum)
+	[ "$(cat ".venv/$1.stamp" 2>/dev/null)" != "$wanted" ] || return 0
+	say "installing Python packages into .venv"
+	.venv/bin/python3 -m pip install --quiet --disable-pip-version-check --no-input --editable "$2" >&2 ||
+		die "pip could not install the Python packages; its own message is above. Is PyPI reachable from here (https_proxy, PIP_INDEX_URL)?"
+	echo "$wanted" >".venv/$1.stamp"
+}
+
+mode=${1:-setup}
+case $mode in
+setup | run | test) ;;
+*) die "unknown argument $mode: give setup, run or test" ;;
+esac
+
+[ "$(uname -s)" = Linux ] || die "ctweb runs on Linux only: this is $(uname -s)."
+if [ "$mode" = run ]; then
+	[ "$(id -u)" -eq 0 ] || die "ctweb loads BPF programs, which needs root: start again with sudo (sudo make run)."
+	kernel_is_new_enough ||
+		die "this kernel is $(uname -r), and ctweb needs $MIN_KERNEL or newer: upgrade it, for example to Debian 12's or Ubuntu 22.04's."
+fi
+
+install_packages "$mode"
+if ! venv_is_usable; then
+	[ ! -e .venv ] || say "making .venv anew: it was made from another Python or for another directory"
+	rm -rf .venv
+	"$PYTHON" -m venv --system-site-packages .venv || die "$PYTHON could not make the venv .venv; its own message is above."
+fi
+if [ "$mode" = test ]; then
+	install_python_packages test '.[test]'
+else
+	install_python_packages run .
+fi
