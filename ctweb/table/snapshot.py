@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctweb.table.columns import Columns
+from ctweb.table.expiry import dying
+from ctweb.table.rates import rates
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,7 +19,8 @@ class Snapshot:
 
     seq: int  # grows by one each sweep; 0: nothing has been read yet
     time: float  # Unix seconds of the reading
-    now: int  # datapath ns of the reading: timeout left = columns.expires - now
+    now: int  # datapath ns when the reading began: timeout left = columns.expires - now
+    until: int  # datapath ns when the reading ended
     columns: Columns
     rates: NDArray[np.float32]  # (n, 2) bits per second, original and reply
     dying: NDArray[np.bool_]  # (n,) its timeout has passed, or it has been claimed: about to be removed
@@ -35,7 +38,28 @@ class Snapshot:
             seq=0,
             time=0.0,
             now=0,
+            until=0,
             columns=Columns.empty(),
             rates=np.empty((0, 2), np.float32),
             dying=np.empty(0, np.bool_),
         )
+
+
+def advance(
+    before: Snapshot, columns: Columns, *, time: float, now: int, until: int, counters: Mapping[str, int]
+) -> Snapshot:
+    """The snapshot after `before`: `columns` read between `now` and `until` (datapath ns) at Unix `time`.
+
+    The columns are frozen: they are everybody's from here on.
+    """
+    return Snapshot(
+        seq=before.seq + 1,
+        time=time,
+        now=now,
+        until=until,
+        columns=columns.freeze(),
+        rates=rates(columns, (now, until), before.columns, (before.now, before.until)),
+        dying=dying(columns, now),
+        counters=counters,
+        interval=(now - before.now) / 1e9 if before.seq else 0.0,
+    )
