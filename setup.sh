@@ -27,13 +27,13 @@ kernel_is_new_enough() {
 }
 
 # -- What the distribution provides: a package is missing when what it is wanted for does not work.
-has_python_module() { "$PYTHON" -c "import $1" 2>/dev/null; }
+python_can() { "$PYTHON" -c "$1" 2>/dev/null; }
 has_file() { for file; do [ -e "$file" ] && return; done; return 1; }
 has_command() { command -v "$1" >/dev/null 2>&1; }
 
 missing_packages() {
-	has_python_module bcc || echo python3-bpfcc
-	has_python_module ensurepip || echo python3-venv
+	python_can 'from bcc import BPF' || echo python3-bpfcc
+	python_can 'import ensurepip' || echo python3-venv
 	has_file /usr/include/linux/bpf.h || echo linux-libc-dev
 	has_file /etc/ssl/certs/ca-certificates.crt || echo ca-certificates
 	[ "$1" = test ] || return 0
