@@ -18,6 +18,8 @@ U16 = NDArray[np.uint16]
 U32 = NDArray[np.uint32]
 U64 = NDArray[np.uint64]
 
+BLOCK = 32_768  # rows handled at a time where a temporary copy should stay in the cache
+
 
 @dataclass(frozen=True, eq=False)
 class Columns:
@@ -84,15 +86,15 @@ class Columns:
         """
         if keep.all():
             return self
-        rows = np.flatnonzero(keep)
-        n = len(rows)
-        kept = {}
-        for f in fields(self):
-            column = getattr(self, f.name)
-            if column.strides[0]:
-                column[:n] = column.take(rows, axis=0)
-            kept[f.name] = column[:n]
-        return Columns(**kept)
+        columns = [getattr(self, f.name) for f in fields(self)]
+        n = 0
+        for start in range(0, len(keep), BLOCK):
+            rows = np.flatnonzero(keep[start : start + BLOCK]) + start
+            for column in columns:
+                if column.strides[0]:
+                    column[n : n + len(rows)] = column.take(rows, axis=0)
+            n += len(rows)
+        return self.take(slice(n))
 
     def freeze(self) -> Columns:
         """Itself, no longer writable by anybody."""

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from by_hand import SECOND, make_columns
 
-from ctweb.table.columns import Columns
+from ctweb.table.columns import BLOCK, Columns
 from ctweb.table.snapshot import Snapshot, advance
 
 
@@ -41,6 +41,13 @@ def test_nobody_can_write_to_a_published_snapshot():
 def test_what_expired_is_marked_as_dying():
     snapshot = read(Snapshot.empty(), make_columns([1, 2], expires=[5 * SECOND, 500 * SECOND]), 100)
     assert snapshot.dying.tolist() == [True, False]
+
+
+def test_compacting_goes_on_beyond_one_block():
+    ids = np.arange(1, 3 * BLOCK)
+    kept = make_columns(ids, created=ids).compact(ids % 3 == 0)
+    assert (kept.id == ids[ids % 3 == 0]).all()
+    assert (kept.created == kept.id).all()
 
 
 @pytest.mark.parametrize(
