@@ -1,0 +1,74 @@
+"""Talking to the running instance over its HTTP address, for the commands that show or change what it does."""
+
+from __future__ import annotations
+
+import http.client
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlencode
+
+import msgspec
+
+from ctweb import instance
+from ctweb.instance import InstanceError
+
+SECONDS = 60  # for an answer to begin and to go on; a million rows take a while to make
+TREES = ("/rest/ip/firewall/connection", "/rest/ipv6/firewall/connection")
+TRACKING = "/rest/ip/firewall/connection/tracking"
+
+
+class RefusedError(Exception):
+    """The running instance did not do what was asked, in its own words."""
+
+
+class Client:
+    """The running instance on a state directory. Every method raises InstanceError when it does not answer,
+    RefusedError when it refuses."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._running = instance.find(state_dir)
+        self._state_dir = state_dir
+
+    def connections(self, where: str) -> list[dict[str, str]]:
+        """The rows that match the filter `where` (all, if empty), IPv4 first."""
+        query = "?" + urlencode({"where": where}) if where else ""
+        rows = []
+        for tree in TREES:
+            rows += msgspec.json.decode(self._ask("GET", tree + query), type=list[dict[str, str]])
+        return rows
+
+    def settings(self) -> dict[str, str]:
+        return msgspec.json.decode(self._ask("GET", TRACKING), type=dict[str, str])
+
+    def change_settings(self, changes: Mapping[str, str]) -> None:
+        self._ask("POST", TRACKING + "/set", msgspec.json.encode(changes))
+
+    def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
+        running = self._running
+        connection = http.client.HTTPConnection(running.host, running.port, timeout=SECONDS)
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            connection.request(method, path, body, headers)
+            response = connection.getresponse()
+            answer = response.read()
+        except ConnectionRefusedError:
+            raise InstanceError(
+                f"ctweb is not running on the state directory {self._state_dir}: "
+                f"nothing answers at {running.host}:{running.port}"
+            ) from None
+        except (OSError, http.client.HTTPException) as error:
+            raise InstanceError(f"ctweb at {running.host}:{running.port} does not answer: {error}") from None
+        finally:
+            connection.close()
+        if response.status != 200:
+            raise RefusedError(_reason(response.status, answer))
+        return answer
+
+
+def _reason(status: int, answer: bytes) -> str:
+    """The message of an error body (reference: RouterOS REST), or the status alone if it has none."""
+    try:
+        body = msgspec.json.decode(answer, type=dict[str, str | int])
+    except msgspec.MsgspecError:
+        return f"the running instance answered with HTTP status {status}"
+    return str(body.get("detail") or body.get("message") or status)

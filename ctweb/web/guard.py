@@ -1,0 +1,89 @@
+"""Who may ask: the checks before every request, and the headers on every answer.
+
+A page of another site must neither read nor change anything here. Against DNS rebinding the Host header must name this
+server; against cross-site requests a websocket and every state-changing request must come from this server's own pages
+or from no page at all (curl, scripts).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+from flask import Flask, Request, Response, abort, request
+
+LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+MAX_BODY = 64 * 1024  # bytes; the largest sensible request is a settings object
+
+HEADERS = {
+    "Content-Security-Policy": (
+        "default-src 'self'; base-uri 'none'; object-src 'none'; form-action 'self'; frame-ancestors 'none'"
+    ),
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+}
+
+
+def protect(app: Flask, listen_host: str) -> None:
+    """Put the checks and the headers on `app`, which listens on `listen_host` (a name or an address)."""
+    app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
+
+    @app.before_request
+    def check() -> None:
+        if not host_is_ours(_host_name(request.host), listen_host):
+            abort(421, f"this server is not {request.host!r}: open it by its address")
+        websocket = request.headers.get("Upgrade", "").lower() == "websocket"
+        if (websocket or request.method not in SAFE_METHODS) and not comes_from_ourselves(request):
+            abort(403, "a page of another origin may not do this")
+
+    @app.after_request
+    def add_headers(response: Response) -> Response:
+        for name, value in HEADERS.items():
+            response.headers.setdefault(name, value)
+        return response
+
+
+def host_is_ours(name: str, listen_host: str) -> bool:
+    """Whether a Host of this `name` (no port, no brackets) can be meant for a server listening on `listen_host`.
+
+    Rebinding needs a name that an attacker controls, so where the server listens on all addresses any address will do.
+    """
+    if name in LOOPBACK_NAMES or name == listen_host.lower():
+        return True
+    try:
+        ipaddress.ip_address(name)
+        return ipaddress.ip_address(listen_host).is_unspecified
+    except ValueError:
+        return False
+
+
+def comes_from_ourselves(request: Request) -> bool:
+    """Whether `request` was made by a page of this server, or by no page.
+
+    Browsers send at least one of the two headers with every request that is checked for it.
+    """
+    origin = request.headers.get("Origin")
+    if origin is not None and _authority(origin) != request.host.lower():
+        return False
+    return request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
+
+
+def _authority(origin: str) -> str | None:
+    """`host:port` of an Origin as a Host header would have it, or None when it names no web page."""
+    try:
+        url = urlsplit(origin)
+    except ValueError:
+        return None
+    return url.netloc.lower() if url.scheme in ("http", "https") else None
+
+
+def _host_name(host: str) -> str:
+    """The name in a Host header, in lower case, without port and brackets; empty when it is malformed."""
+    try:
+        return urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        return ""

@@ -1,0 +1,213 @@
+"""The HTTP server: gunicorn's gthread worker, run in this very process.
+
+gunicorn's arbiter is left out on purpose. It would fork, and the maps, the links and the sweep thread must live in the
+process that serves them: with one process they end together, whatever ends it, and there is no second one to restart
+blindly. What the arbiter did for a stuck client is done here: every wait for a client has an end.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Callable
+from concurrent import futures
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import TConn, ThreadWorker
+
+log = logging.getLogger(__name__)
+
+THREADS = 80  # requests and websockets at work at once; websockets are capped below it (live.CLIENTS)
+CONNECTIONS = 400  # open sockets, idle ones included: well below the usual limit of 1024 descriptors
+IDLE_SECONDS = 10  # a connection that has not asked anything yet, or asks nothing more
+HEADER_SECONDS = 10  # for a whole request head, however the client drips it
+IO_SECONDS = 10  # for one read of a body or one write of an answer
+GRACE_SECONDS = 2  # for requests still running when the server ends
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket on `host` (a name or an address) and `port`. Raises OSError, such as for a port in use."""
+    family, _, _, _, address = socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )[0]
+    return socket.create_server(address[:2], family=family, backlog=128)
+
+
+def serve(app: Flask, listener: socket.socket, tick: Callable[[], None], closing: Callable[[], None]) -> None:
+    """Serve `app` on `listener` in this thread, which must be the main one, until SIGTERM or SIGINT.
+
+    `tick` is called about once a second and ends the server by raising. `closing` is called, perhaps twice, when the
+    server stops, and must end what would keep requests running (the websockets).
+    """
+    site = _Site(app)
+    worker = _Worker(1, os.getpid(), [listener], site, 0, site.cfg, _Log(site.cfg))
+    worker.tick, worker.closing = tick, closing
+    worker.init_process()
+
+
+class _Site(BaseApplication):  # type: ignore[misc]
+    """gunicorn's configuration, and the app that it serves."""
+
+    def __init__(self, app: Flask) -> None:
+        self.app = app
+        super().__init__()
+
+    def load_config(self) -> None:
+        for name, value in {
+            "threads": THREADS,
+            "worker_connections": sys.maxsize,  # counted in _Worker.accept, see there
+            "keepalive": IDLE_SECONDS,
+            "graceful_timeout": GRACE_SECONDS,
+            "forwarded_allow_ips": "",  # no proxy is trusted to rename the client
+        }.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        return self.app
+
+
+class _Log(Logger):  # type: ignore[misc]
+    """gunicorn's messages through our own log, and no traceback for a client that is too slow."""
+
+    def setup(self, cfg: Any) -> None:
+        self.error_log = log
+
+    def access(self, resp: Any, req: Any, environ: Any, request_time: Any) -> None:
+        pass
+
+    def close_on_exec(self) -> None:
+        pass
+
+    def reopen_files(self) -> None:
+        pass
+
+    def exception(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        if isinstance(sys.exc_info()[1], TimeoutError):
+            log.debug("closed a connection that did not read or write for %s s", IO_SECONDS)
+        else:
+            super().exception(msg, *args, **kwargs)
+
+
+class _Connection(TConn):  # type: ignore[misc]
+    """One client socket. `deadline` is the time at which it is closed unless something happens; None: not."""
+
+    deadline: float | None = None
+
+    def overdue(self, now: float) -> bool:
+        return self.deadline is not None and self.deadline < now
+
+
+class _Worker(ThreadWorker):  # type: ignore[misc]
+    tick: Callable[[], None]
+    closing: Callable[[], None]
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.silent: deque[_Connection] = deque()  # connected and have not sent a byte yet, oldest first
+        self.max_keepalived = CONNECTIONS // 2  # beyond it an answer says Connection: close
+
+    # -- life of the process
+
+    def get_thread_pool(self) -> futures.ThreadPoolExecutor:
+        return futures.ThreadPoolExecutor(THREADS, thread_name_prefix="http")
+
+    def init_signals(self) -> None:
+        signal.signal(signal.SIGTERM, self.handle_exit)
+        signal.signal(signal.SIGINT, self.handle_exit)
+        signal.set_wakeup_fd(self.PIPE[1], warn_on_full_buffer=False)
+
+    def run(self) -> None:
+        # A signal writes to the pipe, so that the loop below sees it at once and not at the next second.
+        self.poller.register(self.PIPE[0], selectors.EVENT_READ, lambda pipe: os.read(pipe, 64))
+        try:
+            super().run()
+        finally:
+            signal.set_wakeup_fd(-1)
+            self.alive = False
+            self.closing()
+            # Whoever still runs is hung up on: the interpreter waits for these threads before it ends.
+            for future in list(self.futures):
+                _hang_up(future.conn)
+            self.tpool.shutdown()
+
+    def is_parent_alive(self) -> bool:
+        """Called by the loop after each round of events, and the place to act before it waits for what still runs."""
+        if not self.alive:
+            self.closing()
+        return True  # There is no arbiter; whoever started the program may end before it.
+
+    def notify(self) -> None:
+        """Called by the loop before each round of events, at least once a second."""
+        now = time.monotonic()
+        while self.silent and (self.silent[0].initialized or self.silent[0].overdue(now)):
+            self.drop_silent()
+        for future in list(self.futures):
+            if future.conn.overdue(now):
+                _hang_up(future.conn)
+        self.tick()
+
+    # -- one connection
+
+    def accept(self, server: Any, listener: socket.socket) -> None:
+        """gunicorn stops accepting at `worker_connections`, and spins: here the oldest silent connection gives way."""
+        try:
+            sock, client = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            log.error("cannot accept a connection: %s", error)
+            time.sleep(0.1)
+            return
+        if self.nr_conns >= CONNECTIONS:
+            while self.silent and self.nr_conns >= CONNECTIONS:
+                self.drop_silent()
+            if self.nr_conns >= CONNECTIONS:
+                sock.close()
+                return
+        conn = _Connection(self.cfg, sock, client, server)
+        conn.deadline = time.monotonic() + IDLE_SECONDS
+        self.silent.append(conn)
+        self.nr_conns += 1
+        with self._lock:
+            self.poller.register(
+                conn.sock, selectors.EVENT_READ, lambda sock: self.on_client_socket_readable(conn, sock)
+            )
+
+    def drop_silent(self) -> None:
+        """Take the oldest connection from `silent`, and close it if it is still silent."""
+        conn = self.silent.popleft()
+        if not conn.initialized:
+            with self._lock:
+                self.poller.unregister(conn.sock)
+            self.nr_conns -= 1
+            conn.close()
+
+    def enqueue_req(self, conn: _Connection) -> None:
+        conn.deadline = None  # It may have to wait for a thread, which is not its fault.
+        super().enqueue_req(conn)
+
+    def handle(self, conn: _Connection) -> Any:
+        conn.sock.settimeout(IO_SECONDS)
+        conn.deadline = time.monotonic() + HEADER_SECONDS
+        return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: _Connection) -> Any:
+        conn.deadline = None
+        return super().handle_request(req, conn)
+
+
+def _hang_up(conn: _Connection) -> None:
+    """End both directions, which wakes the thread that waits for the client; that thread closes the socket."""
+    try:
+        conn.sock.shutdown(socket.SHUT_RDWR)
+    except OSError:
+        log.debug("a connection was gone before it could be closed")

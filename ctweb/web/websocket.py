@@ -1,0 +1,116 @@
+"""flask-sock's websockets, made safe against clients that stall, flood or vanish.
+
+simple-websocket gives each socket two threads: the request's own, which alone sends messages (live.py), and one that
+receives and answers pings. Both write to the socket, without a lock and for as long as it takes; what has been received
+is kept without limit. Here every write is whole and has a deadline, and what waits to be read is bounded.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import threading
+import time
+from collections.abc import Callable, MutableMapping
+from typing import Any
+
+log = logging.getLogger(__name__)
+
+PING_SECONDS = 4  # a client that answers no ping is let go at the second one
+SEND_SECONDS = 5  # for one message to leave; a client that reads slower than that is let go
+SEND_BUFFER = 128 * 1024  # bytes in the kernel: more would only be backlog
+MAX_MESSAGE = 4096  # bytes from a client
+MAX_WAITING = 32  # messages from a client that wait to be read
+
+
+class SteadySocket:
+    """A client's socket for two writing threads: each `send` is whole, in one piece, and done within `seconds`.
+
+    When it is not, the socket is shut down, which wakes the other thread, and TimeoutError is raised.
+    """
+
+    def __init__(self, sock: socket.socket, seconds: float = SEND_SECONDS) -> None:
+        self._sock = sock
+        self._seconds = seconds
+        self._lock = threading.Lock()
+        sock.setblocking(True)  # for recv, which has a selector before it; sends do not wait in the kernel
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+
+    def send(self, data: bytes) -> int:
+        with self._lock:
+            deadline = time.monotonic() + self._seconds
+            rest = memoryview(data)
+            while rest:
+                try:
+                    rest = rest[self._sock.send(rest, socket.MSG_DONTWAIT) :]
+                except BlockingIOError:
+                    self._wait_writable(deadline)
+        return len(data)
+
+    def _wait_writable(self, deadline: float) -> None:
+        poll = select.poll()
+        poll.register(self._sock, select.POLLOUT)
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            self.hang_up()
+            raise TimeoutError(f"a client did not take a message within {self._seconds} s")
+
+    def hang_up(self) -> None:
+        """End both directions; the descriptor stays until `close`."""
+        try:
+            self._sock.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            log.debug("a websocket was gone before it could be shut down")
+
+    def recv(self, size: int) -> bytes:
+        return self._sock.recv(size)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        with self._lock:  # not under a send, whose descriptor could be somebody else's by then
+            self._sock.close()
+
+
+class Inbox(list[Any]):
+    """The messages of one client that wait to be read. Holds MAX_WAITING of them; `flooded` once there were more."""
+
+    flooded = False
+
+    def append(self, message: Any) -> None:
+        if len(self) < MAX_WAITING:
+            super().append(message)
+        else:
+            self.flooded = True
+
+
+def _receiver(target: Callable[[], None]) -> threading.Thread:
+    """The receiving thread of a websocket; simple-websocket calls this as its `thread_class`, before it receives."""
+    websocket: Any = target.__self__  # type: ignore[attr-defined]
+    websocket.input_buffer = Inbox()
+
+    def receive() -> None:
+        try:
+            target()
+        except Exception as error:  # whatever a client makes of the protocol, it ends its own socket only
+            log.debug("a websocket broke the protocol: %s", error)
+            websocket.connected = False
+            websocket.sock.close()
+        finally:
+            websocket.event.set()
+
+    return threading.Thread(target=receive, name="live-receive", daemon=True)
+
+
+SERVER_OPTIONS = {"ping_interval": PING_SECONDS, "max_message_size": MAX_MESSAGE, "thread_class": _receiver}
+"""For flask-sock's SOCK_SERVER_OPTIONS."""
+
+
+def prepare(environ: MutableMapping[str, Any]) -> None:
+    """Make the websocket that will be opened from this WSGI environment a safe one: our socket, no compression.
+
+    Compression is accepted whenever it is offered, costs 20 times the time of sending, and wants a lock.
+    """
+    environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+    environ["gunicorn.socket"] = SteadySocket(environ["gunicorn.socket"])
