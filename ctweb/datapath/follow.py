@@ -1,0 +1,239 @@
+"""Keeps the programs where they belong while interfaces come, go, are renamed, enslaved or moved."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import logging
+import os
+import select
+import socket
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ctweb.datapath.attach import (
+    BPFFS,
+    AttachError,
+    Attachment,
+    HookChoice,
+    Means,
+    attach,
+    detach_leftovers,
+    namespace_pins,
+)
+from ctweb.datapath.interfaces import Plan, check_names, plan, read
+
+log = logging.getLogger(__name__)
+
+_RTMGRP_LINK = 1
+_PAUSE = 0.05  # seconds between two looks: a burst of changes costs few dumps
+_RETRY = 1.0  # seconds after a look that failed
+
+
+class InterfacesMap(Protocol):
+    """The kernel's set of interfaces through which packets come in counted."""
+
+    def add(self, ifindex: int) -> None: ...
+    def discard(self, ifindex: int) -> None: ...
+
+
+@dataclass(frozen=True)
+class Report:
+    """What one interface got, for logs, `ctweb doctor` and the page."""
+
+    interface: str
+    ifindex: int
+    hook: Literal["xdp", "tc", ""]  # of ingress; "": no programs
+    held_by: Literal["link", "clsact", ""]
+    reason: str  # why this hook, or why none
+    failed: bool = False  # it should have programs and has none
+
+
+class Interfaces:
+    """The programs on all interfaces of this network namespace. Methods may be called from any thread.
+
+    programs: descriptor by name, see `attach`.
+    names: only these interfaces; empty: all that carry IP, at the lowest level.
+    keep: leave the programs attached at `stop`. Needs a bpffs mounted at `bpffs`; mounting it is the caller's decision.
+    tcx: False goes the way of kernels without tcx links.
+    """
+
+    def __init__(
+        self,
+        programs: Mapping[str, int],
+        interfaces_map: InterfacesMap,
+        *,
+        hook: HookChoice = "auto",
+        names: Sequence[str] = (),
+        keep: bool = False,
+        tcx: bool = True,
+        bpffs: Path = BPFFS,
+    ) -> None:
+        self._programs = programs
+        self._map = interfaces_map
+        self._choice: HookChoice = hook
+        self._names = tuple(names)
+        self._keep = keep
+        self._tcx = tcx
+        self._pins = namespace_pins(bpffs)
+        self._lock = threading.Lock()  # held while any of the following changes
+        self._attached: dict[int, Attachment] = {}
+        self._seen: set[int] = set()  # what stands in the kernel's map
+        self._troubles: dict[int, str] = {}  # why an interface has no programs, logged once
+        self._reports: tuple[Report, ...] = ()
+        self._bell: socket.socket | None = None
+        self._quit = os.eventfd(0)
+        self._thread = threading.Thread(target=self._follow, name="interfaces", daemon=True)
+
+    @property
+    def reports(self) -> tuple[Report, ...]:
+        """One for each interface that has programs, should have, or was named, as of the last look."""
+        return self._reports
+
+    def start(self) -> None:
+        """Attach, clear away what earlier runs left, and follow changes from here on.
+
+        Raises NoSuchInterfaceError or AttachError for a named interface, with nothing left attached.
+        """
+        # The bell first, so that no change falls between it and the first look.
+        self._bell = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
+        self._bell.bind((0, _RTMGRP_LINK))
+        try:
+            with self._lock, IPRoute() as netlink:
+                check_names(read(netlink), self._names)
+                self._look(netlink, strict=True)
+                for removed in detach_leftovers(netlink, self._pins, sparing=self._attached):
+                    log.info("removed what an earlier run left: %s", removed)
+        except BaseException:
+            self._keep = False
+            self.stop()
+            raise
+        self._thread.start()
+
+    def replace(self, programs: Mapping[str, int]) -> None:
+        """Swap in newly built programs, each without a gap. Raises AttachError if one could not be swapped."""
+        with self._lock, IPRoute() as netlink:
+            self._programs = programs
+            for attachment in self._attached.values():
+                try:
+                    attachment.replace(programs, netlink)
+                except (OSError, NetlinkError) as error:
+                    if attachment.alive(netlink):
+                        name = attachment.interface.name
+                        raise AttachError(f"interface {name!r}: program not replaced: {error}") from error
+
+    def stop(self) -> None:
+        """End the thread and take all programs off, or leave them if they are to be kept. May be called twice."""
+        os.eventfd_write(self._quit, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        with self._lock, IPRoute() as netlink:
+            for index in list(self._attached):
+                self._let_go(index, netlink)
+            if not self._keep:
+                self._set_seen(set())
+            self._reports = ()
+        if self._bell is not None:
+            self._bell.close()
+            self._bell = None
+
+    def _follow(self) -> None:
+        assert self._bell is not None
+        bell, timeout = self._bell, None
+        while self._quit not in select.select([bell, self._quit], [], [], timeout)[0]:
+            _drain(bell)
+            try:
+                with self._lock, IPRoute() as netlink:
+                    self._look(netlink, strict=False)
+                timeout = None
+            except (OSError, NetlinkError) as error:
+                log.error("cannot follow the interfaces, trying again: %s", error)
+                timeout = _RETRY
+            if select.select([self._quit], [], [], _PAUSE)[0]:
+                return
+
+    def _look(self, netlink: IPRoute, *, strict: bool) -> None:
+        """Compare what is there with what should be, and mend the difference.
+
+        strict: trouble with a named interface raises AttachError.
+        """
+        plans = plan(read(netlink), self._names)
+        for index, attachment in list(self._attached.items()):
+            wanted = plans.get(index)
+            if wanted is None or wanted.shape is not attachment.shape or not attachment.alive(netlink):
+                self._let_go(index, netlink)
+            else:
+                attachment.interface = wanted.interface  # it may have a new name
+        seen = {index for index, each in plans.items() if each.seen}
+        self._set_seen(self._seen | seen)  # before the programs that ask it
+        troubles = {}
+        for index, each in plans.items():
+            if each.shape is None or index in self._attached:
+                continue
+            try:
+                self._attached[index] = self._take(each, netlink)
+            except AttachError as error:
+                if strict and self._names:
+                    raise
+                troubles[index] = str(error)
+                if self._troubles.get(index) != troubles[index]:
+                    log.error("%s", error)
+        self._troubles = troubles
+        self._set_seen(seen - troubles.keys())
+        self._reports = tuple(self._report(each) for each in plans.values() if self._concerns_us(each))
+
+    def _take(self, each: Plan, netlink: IPRoute) -> Attachment:
+        interface, shape = each.interface, each.shape
+        assert shape is not None
+        means = Means(netlink, self._pins, keep=self._keep, tcx=self._tcx)
+        try:
+            attachment = attach(interface, shape, self._programs, self._choice, means)
+        except AttachError as error:
+            if self._choice != "xdp" or self._names:
+                raise
+            # Nobody named this interface: --hook xdp is a wish for those that can.
+            log.warning("%s; left to tc", error)
+            attachment = attach(interface, shape, self._programs, "tc", means)
+            attachment.reason = str(error)
+        how = f"{attachment.hook}, held by {attachment.held_by}: {attachment.reason}"
+        log.info("interface %s: %s", interface.name, how)
+        return attachment
+
+    def _let_go(self, index: int, netlink: IPRoute) -> None:
+        attachment = self._attached.pop(index)
+        attachment.detach(Means(netlink, self._pins, keep=self._keep))
+        log.info("interface %s: let go", attachment.interface.name)
+
+    def _set_seen(self, seen: set[int]) -> None:
+        for index in seen - self._seen:
+            self._map.add(index)
+        for index in self._seen - seen:
+            self._map.discard(index)
+        self._seen = seen
+
+    def _concerns_us(self, each: Plan) -> bool:
+        return each.seen or each.shape is not None or each.interface.name in self._names
+
+    def _report(self, each: Plan) -> Report:
+        interface = each.interface
+        if attachment := self._attached.get(interface.index):
+            return Report(interface.name, interface.index, attachment.hook, attachment.held_by, attachment.reason)
+        trouble = self._troubles.get(interface.index)
+        return Report(interface.name, interface.index, "", "", trouble or each.reason, failed=trouble is not None)
+
+
+def _drain(bell: socket.socket) -> None:
+    """Messages only tell that something changed; so does an overrun. What changed is read afresh."""
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            try:
+                bell.recv(65536)
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
