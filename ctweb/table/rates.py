@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from ctweb.table.columns import U64, Columns
+from ctweb.table.columns import BLOCK, U64, Columns
 
 # 2**64 / golden ratio: multiplied by it, neighbouring ids differ in the high bits (Fibonacci hashing).
 SPREAD = np.uint64(0x9E3779B97F4A7C15)
@@ -13,33 +13,46 @@ SPREAD = np.uint64(0x9E3779B97F4A7C15)
 PAIR = np.dtype("V16")
 
 
-def match(ids: U64, before: U64) -> NDArray[np.int32]:
-    """For each id its row in `before`, or -1. (n,) Ids are unique in either; O(n + m).
+class Rows:
+    """Finds the row of an id. Ids are unique; made and asked in linear time, block by block to spare memory.
 
-    A table of at least two slots an id is written with all rows of `before`, and each answer is verified by
-    the id found there. Where two ids met in a slot the later one stands; the earlier ones are searched by
-    bisection.
+    A table with at least two slots an id is written with every row, and each answer is verified by the id
+    found there. Where several ids meet in a slot the last one stands; the others are found by bisection.
     """
-    rows = np.arange(len(before), dtype=np.int32)
-    bits = max(1, (2 * len(before)).bit_length())
-    shift = np.uint64(64 - bits)
-    slots = (before * SPREAD) >> shift
-    table = np.zeros(1 << bits, np.int32)
-    table[slots] = rows
-    displaced = np.flatnonzero(table[slots] != rows)
-    if len(before) == 0:
-        return np.full(len(ids), -1, np.int32)
-    found: NDArray[np.int32] = table[(ids * SPREAD) >> shift]
-    missed = np.flatnonzero(before[found] != ids)
-    found[missed] = -1
-    if len(displaced) and len(missed):
-        displaced = displaced[np.argsort(before[displaced])]
-        sorted_ids = before[displaced]
-        wanted = ids[missed]
-        at = np.minimum(np.searchsorted(sorted_ids, wanted), len(sorted_ids) - 1)
-        hit = sorted_ids[at] == wanted
-        found[missed[hit]] = displaced[at[hit]]
-    return found
+
+    def __init__(self, ids: U64) -> None:
+        self._ids = ids
+        bits = max(1, (2 * len(ids)).bit_length())
+        self._shift = np.uint64(64 - bits)
+        self._table = np.zeros(1 << bits, np.int32)
+        for start in range(0, len(ids), BLOCK):
+            block = ids[start : start + BLOCK]
+            self._table[self._slots(block)] = np.arange(start, start + len(block), dtype=np.int32)
+        displaced = [
+            start + np.flatnonzero(ids[self._table[self._slots(block)]] != block)
+            for start, block in ((start, ids[start : start + BLOCK]) for start in range(0, len(ids), BLOCK))
+        ]
+        self._displaced = np.concatenate(displaced) if displaced else np.empty(0, np.intp)
+        self._displaced = self._displaced[np.argsort(ids[self._displaced])]
+        self._displaced_ids = ids[self._displaced]
+
+    def _slots(self, ids: U64) -> U64:
+        slots: U64 = (ids * SPREAD) >> self._shift
+        return slots
+
+    def find(self, ids: U64) -> NDArray[np.int32]:
+        """The row of each id, or -1. (n,)"""
+        if len(self._ids) == 0:
+            return np.full(len(ids), -1, np.int32)
+        found: NDArray[np.int32] = self._table[self._slots(ids)]
+        missed = np.flatnonzero(self._ids[found] != ids)
+        found[missed] = -1
+        if len(self._displaced) and len(missed):
+            wanted = ids[missed]
+            at = np.minimum(np.searchsorted(self._displaced_ids, wanted), len(self._displaced) - 1)
+            hit = self._displaced_ids[at] == wanted
+            found[missed[hit]] = self._displaced[at[hit]]
+        return found
 
 
 def rates(
@@ -55,26 +68,27 @@ def rates(
     moved to the totals) give 0.
     """
     n = len(columns)
-    if n == 0 or span_before == (0, 0) or span[0] <= span_before[0]:
-        return np.zeros((n, 2), np.float32)
+    bits = np.zeros((n, 2), np.float32)
     start, end = span
     interval = start - span_before[0]
+    if span_before == (0, 0) or interval <= 0:
+        return bits
     stretch = (end - start) - (span_before[1] - span_before[0])
-    place = np.arange(n, dtype=np.float32) / np.float32(n)
-    elapsed = np.float32(interval) + place * np.float32(stretch)
+    rows_before = Rows(before.id)
+    for first in range(0, n, BLOCK):
+        block = slice(first, min(first + BLOCK, n))
+        place = np.arange(block.start, block.stop) / n
+        found = rows_before.find(columns.id[block])
+        new = np.flatnonzero(found < 0)
 
-    found = match(columns.id, before.id)
-    new = np.flatnonzero(found < 0)
-    counted = np.zeros((n, 2), np.uint64)
-    if len(before):
-        np.take(before.bytes.view(PAIR)[:, 0], found, out=counted.view(PAIR)[:, 0], mode="clip")
-    counted[new] = 0
-    read_at = np.float64(start) + place[new] * (end - start)
-    elapsed[new] = read_at - columns.created[new]
+        elapsed = interval + place * stretch
+        elapsed[new] = start + place[new] * (end - start) - columns.created[block][new]
+        np.maximum(elapsed, interval / 2, out=elapsed)
 
-    # In place: a million rows are 16 MB for each array less.
-    grown = np.minimum(counted, columns.bytes, out=counted)
-    np.subtract(columns.bytes, grown, out=grown)
-    bits = grown.astype(np.float32)
-    bits *= (np.float32(8e9) / np.maximum(elapsed, np.float32(interval / 2)))[:, np.newaxis]
+        counted = np.zeros((len(found), 2), np.uint64)
+        if len(before):
+            np.take(before.bytes.view(PAIR)[:, 0], found, out=counted.view(PAIR)[:, 0], mode="clip")
+        counted[new] = 0
+        now = columns.bytes[block]
+        bits[block] = (now - np.minimum(counted, now)) * (8e9 / elapsed)[:, np.newaxis]
     return bits

@@ -8,7 +8,7 @@ from by_hand import SECOND, make_columns
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ctweb.table.rates import match, rates
+from ctweb.table.rates import Rows, rates
 
 
 @given(
@@ -20,7 +20,7 @@ def test_every_id_finds_its_own_row_and_no_other(stayed_or_left, came, random):
     stayed = [i for i in stayed_or_left if random.random() < 0.7]
     now = list(dict.fromkeys(stayed + came))
     random.shuffle(now)
-    found = match(np.array(now, np.uint64), np.array(stayed_or_left, np.uint64))
+    found = Rows(np.array(stayed_or_left, np.uint64)).find(np.array(now, np.uint64))
     where = {i: row for row, i in enumerate(stayed_or_left)}
     assert found.tolist() == [where.get(i, -1) for i in now]
 
@@ -30,7 +30,7 @@ def test_ids_that_meet_in_one_slot_are_told_apart():
     low = np.arange(1, 50_001, dtype=np.uint64)
     before = np.concatenate([low, low | np.uint64(1 << 56)])
     order = np.random.default_rng(7).permutation(len(before))
-    assert (match(before[order], before) == order).all()
+    assert (Rows(before).find(before[order]) == order).all()
 
 
 def sweep(ids, at, took=0, **given):
