@@ -12,7 +12,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -36,13 +36,6 @@ _PAUSE = 0.05  # seconds between two looks: a burst of changes costs few dumps
 _RETRY = 1.0  # seconds after a look that failed
 
 
-class InterfacesMap(Protocol):
-    """The kernel's set of interfaces through which packets come in counted."""
-
-    def add(self, ifindex: int) -> None: ...
-    def discard(self, ifindex: int) -> None: ...
-
-
 @dataclass(frozen=True)
 class Report:
     """What one interface got, for logs, `ctweb doctor` and the page."""
@@ -59,6 +52,7 @@ class Interfaces:
     """The programs on all interfaces of this network namespace. Methods may be called from any thread.
 
     programs: descriptor by name, see `attach`.
+    seen_map: BCC's table of `interfaces` (ebpf/maps.h), of which this is the only writer.
     names: only these interfaces; empty: all that carry IP, at the lowest level.
     keep: leave the programs attached at `stop`. Needs a bpffs mounted at `bpffs`; mounting it is the caller's decision.
     tcx: False goes the way of kernels without tcx links.
@@ -67,7 +61,7 @@ class Interfaces:
     def __init__(
         self,
         programs: Mapping[str, int],
-        interfaces_map: InterfacesMap,
+        seen_map: Any,
         *,
         hook: HookChoice = "auto",
         names: Sequence[str] = (),
@@ -76,7 +70,7 @@ class Interfaces:
         bpffs: Path = BPFFS,
     ) -> None:
         self._programs = programs
-        self._map = interfaces_map
+        self._map = seen_map
         self._choice: HookChoice = hook
         self._names = tuple(names)
         self._keep = keep
@@ -88,7 +82,7 @@ class Interfaces:
         self._troubles: dict[int, str] = {}  # why an interface has no programs, logged once
         self._reports: tuple[Report, ...] = ()
         self._bell: socket.socket | None = None
-        self._quit = os.eventfd(0)
+        self._quit = -1
         self._thread = threading.Thread(target=self._follow, name="interfaces", daemon=True)
 
     @property
@@ -101,6 +95,7 @@ class Interfaces:
 
         Raises NoSuchInterfaceError or AttachError for a named interface, with nothing left attached.
         """
+        self._quit = os.eventfd(0)
         # The bell first, so that no change falls between it and the first look.
         self._bell = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
         self._bell.bind((0, _RTMGRP_LINK))
@@ -130,6 +125,8 @@ class Interfaces:
 
     def stop(self) -> None:
         """End the thread and take all programs off, or leave them if they are to be kept. May be called twice."""
+        if self._bell is None:
+            return
         os.eventfd_write(self._quit, 1)
         if self._thread.ident is not None:
             self._thread.join()
@@ -139,9 +136,9 @@ class Interfaces:
             if not self._keep:
                 self._set_seen(set())
             self._reports = ()
-        if self._bell is not None:
-            self._bell.close()
-            self._bell = None
+        self._bell.close()
+        self._bell = None
+        os.close(self._quit)
 
     def _follow(self) -> None:
         assert self._bell is not None
@@ -177,6 +174,8 @@ class Interfaces:
             if each.shape is None or index in self._attached:
                 continue
             try:
+                if index not in self._seen:
+                    raise AttachError(f"interface {each.interface.name!r}: the kernel's map of interfaces is full")
                 self._attached[index] = self._take(each, netlink)
             except AttachError as error:
                 if strict and self._names:
@@ -211,11 +210,16 @@ class Interfaces:
         log.info("interface %s: let go", attachment.interface.name)
 
     def _set_seen(self, seen: set[int]) -> None:
-        for index in seen - self._seen:
-            self._map.add(index)
+        """Bring the kernel's map to this set, as far as it has room."""
         for index in self._seen - seen:
-            self._map.discard(index)
-        self._seen = seen
+            del self._map[self._map.Key(index)]
+        self._seen &= seen
+        with contextlib.suppress(
+            Exception
+        ):  # BCC raises no other class; what is missing then is trouble of its interface
+            for index in sorted(seen - self._seen):
+                self._map[self._map.Key(index)] = self._map.Leaf(1)
+                self._seen.add(index)
 
     def _concerns_us(self, each: Plan) -> bool:
         return each.seen or each.shape is not None or each.interface.name in self._names
