@@ -1,0 +1,68 @@
+"""The tracking settings that were changed while the program ran, kept in the state directory.
+
+They stand above the configuration file's. The file is written whole and swapped in, so a crash leaves either the old
+one or the new one, and nobody but root reads it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from pathlib import Path
+
+import msgspec
+
+from ctweb.settings import SettingError, Tracking, parse_changes
+
+FILE = "tracking.json"
+
+log = logging.getLogger(__name__)
+
+
+class StateError(Exception):
+    """The state directory cannot be read or written; the message says which file, why, and what to do."""
+
+
+def load(directory: Path, base: Tracking) -> tuple[Tracking, dict[str, str]]:
+    """`base` with the saved changes made, and those changes as they were saved.
+
+    A saved setting that is no longer valid is logged and left out. Raises StateError if the file cannot be used.
+    """
+    path = directory / FILE
+    try:
+        saved = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+    except FileNotFoundError:
+        return base, {}
+    except (OSError, msgspec.MsgspecError) as error:
+        raise StateError(f"cannot use the saved settings in {path}: {error}; mend or remove the file") from None
+    good: dict[str, str] = {}
+    for name, value in saved.items():
+        try:
+            base = parse_changes(base, {name: value})
+        except SettingError as error:
+            log.warning("saved setting left out: %s; it stands in %s", error, path)
+        else:
+            good[name] = value
+    return base, good
+
+
+def save(directory: Path, changes: dict[str, str]) -> None:
+    """Keep `changes` for good, readable by the owner alone. Raises StateError and leaves the old file."""
+    path = directory / FILE
+    temporary = None
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=f".{FILE}.", dir=directory)  # mode 0600
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(msgspec.json.format(msgspec.json.encode(changes)) + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise StateError(
+            f"cannot save the settings in {path}: {error.strerror}; nothing was changed. "
+            "Is the state directory writable and the disk not full?"
+        ) from None
