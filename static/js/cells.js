@@ -1,0 +1,175 @@
+/**
+ * What a cell shows. A maker fills an empty cell once and returns its painter; a painter runs each second for every row that is
+ * seen, and touches the document only where something changed.
+ */
+
+/** @import { Row } from "./protocol.js" */
+import { duration, grouped, rate, splitEndpoint } from "./format.js";
+
+/**
+ * @callback Paint
+ * @param {Row} row
+ * @param {number} age Seconds since the row was read.
+ * @returns {void}
+ *
+ * @callback CellMaker
+ * @param {HTMLElement} host
+ * @returns {Paint}
+ */
+
+/**
+ * @param {string} className
+ * @param {HTMLElement} host
+ */
+function part(className, host) {
+  const element = document.createElement("span");
+  element.className = className;
+  host.append(element);
+  return element;
+}
+
+/**
+ * A painter that hands over only what changed.
+ * @template {string | number | undefined} T
+ * @param {(row: Row, age: number) => T} read
+ * @param {(value: T, row: Row) => void} write
+ * @returns {Paint}
+ */
+function onChange(read, write) {
+  /** @type {T | symbol} */
+  let shown = Symbol("nothing yet");
+  return (row, age) => {
+    const value = read(row, age);
+    if (value === shown) return;
+    shown = value;
+    write(value, row);
+  };
+}
+
+/**
+ * The property as it is.
+ * @param {string} name
+ * @returns {CellMaker}
+ */
+export const plain = (name) => (host) =>
+  onChange(
+    (row) => row[name],
+    (value) => {
+      host.textContent = value === undefined ? "" : String(value);
+    },
+  );
+
+/** @type {CellMaker} */
+export const protocol = (host) =>
+  onChange(
+    (row) => row.protocol,
+    (value) => {
+      host.textContent = value;
+      host.dataset.protocol = value;
+    },
+  );
+
+/**
+ * An address with its port a shade quieter.
+ * @param {string} name
+ * @returns {CellMaker}
+ */
+export const endpoint = (name) => (host) => {
+  const addressPart = part("address", host);
+  const portPart = part("port", host);
+  return onChange(
+    (row) => /** @type {string | undefined} */ (row[name]) ?? "",
+    (value) => {
+      const [address, port] = splitEndpoint(value);
+      addressPart.textContent = port && address.includes(":") ? `[${address}]` : address;
+      portPart.textContent = port && `:${port}`;
+    },
+  );
+};
+
+/** What stands in the state column of a connection that is not TCP. @param {Row} row */
+function detail(row) {
+  if (row["icmp-type"] !== undefined) return `type ${row["icmp-type"]} id ${row["icmp-id"] ?? ""}`;
+  if (row["gre-key"] !== undefined) return `key ${row["gre-key"]}`;
+  return "";
+}
+
+/** @type {CellMaker} */
+export const state = (host) => {
+  const chip = part("chip", host);
+  return onChange(
+    (row) => /** @type {string | undefined} */ (row["tcp-state"]) ?? `\n${detail(row)}`,
+    (value, row) => {
+      const tcp = row["tcp-state"] !== undefined;
+      chip.className = tcp ? "chip" : "detail";
+      chip.dataset.state = tcp ? value : "";
+      chip.textContent = value.trim();
+    },
+  );
+};
+
+/** @type {CellMaker} */
+export const flags = (host) =>
+  onChange(
+    (row) => row.flags,
+    (value) => {
+      host.replaceChildren(
+        ...[...value].map((letter) => {
+          const element = document.createElement("i");
+          element.dataset.flag = letter;
+          element.textContent = letter;
+          return element;
+        }),
+      );
+    },
+  );
+
+/** Counts down by the page's own clock between two sweeps. @type {CellMaker} */
+export const timeout = (host) =>
+  onChange(
+    (row, age) => Math.max(0, Math.floor(row.timeout - age)),
+    (seconds) => {
+      host.textContent = duration(seconds);
+      host.classList.toggle("soon", seconds < 5);
+    },
+  );
+
+/**
+ * A counter, thousands grouped.
+ * @param {string} name
+ * @returns {CellMaker}
+ */
+export const count = (name) => (host) =>
+  onChange(
+    (row) => /** @type {number | undefined} */ (row[name]),
+    (value) => {
+      host.textContent = value === undefined ? "" : grouped(value);
+      host.classList.toggle("zero", value === 0);
+    },
+  );
+
+// The bar is logarithmic: 100 bps is empty, 10 Gbps is full.
+const BAR_FROM = 2;
+const BAR_TO = 10;
+
+/**
+ * A rate with its unit, above a thin bar.
+ * @param {string} name
+ * @returns {CellMaker}
+ */
+export const speed = (name) => (host) => {
+  const number = part("number", host);
+  const unit = part("unit", host);
+  const bar = part("rate-bar", host);
+  return onChange(
+    (row) => /** @type {number | undefined} */ (row[name]) ?? 0,
+    (bits) => {
+      const [value, unitName] = rate(bits);
+      number.textContent = value;
+      unit.textContent = bits ? unitName : "";
+      host.classList.toggle("zero", !bits);
+      const share = bits ? (Math.log10(bits) - BAR_FROM) / (BAR_TO - BAR_FROM) : 0;
+      bar.style.transform = `scaleX(${Math.min(1, Math.max(0, share)).toFixed(3)})`;
+    },
+  );
+};

@@ -1,0 +1,21 @@
+/** The keyboard, outside of text fields. */
+
+/**
+ * @typedef {Record<string, (event: KeyboardEvent) => void>} Bindings By `KeyboardEvent.key`.
+ */
+
+/** @param {Bindings} bindings */
+export function bindKeys(bindings) {
+  addEventListener("keydown", (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    const target = /** @type {HTMLElement} */ (event.target);
+    const typing = target.matches("input, textarea, select");
+    if (document.querySelector("dialog:modal") || (typing && event.key !== "Escape")) return;
+    // Enter and space on a button press that button.
+    if (target.matches("button, a") && (event.key === "Enter" || event.key === " ")) return;
+    const run = bindings[event.key];
+    if (!run) return;
+    event.preventDefault();
+    run(event);
+  });
+}

@@ -1,0 +1,223 @@
+/** Wires the parts together; what each of them does is in its own file. */
+
+/** @import { Trouble } from "./live.js" */
+/** @import { Message, RowsMessage } from "./protocol.js" */
+import { CARD_COLUMNS, COLUMN } from "./columns.js";
+import { Display } from "./display.js";
+import { Empty } from "./empty.js";
+import { helpDialog } from "./help.js";
+import { bindKeys } from "./keys.js";
+import { Live } from "./live.js";
+import { Search } from "./search.js";
+import { Status } from "./status.js";
+import { Table } from "./table.js";
+import { themeSwitch } from "./theme.js";
+import { View } from "./view.js";
+
+/** @template {HTMLElement} T @param {string} id @returns {T} */
+const byId = (id) => /** @type {T} */ (document.getElementById(id));
+
+const narrow = matchMedia("(max-width: 720px)");
+/** The pointer holds the order, but not for ever: it may just have been left there. */
+const HOLD_FOR = 20_000;
+/** A scrolling table is not being read: hold again once it has come to rest. */
+const REST = 250;
+
+const view = new View();
+const display = new Display();
+const status = new Status();
+const empty = new Empty();
+const search = new Search(byId("search"));
+const table = new Table(byId("table"), display);
+const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
+
+/** The window that the table needs. */
+let range = { offset: 0, limit: 0 };
+/** While paused, an answer to a question of ours is still shown: scrolling goes on. */
+let answerDue = false;
+/** The filter that the server could not use: the one before stays in force. @type {string | undefined} */
+let refused;
+
+function ask() {
+  answerDue = true;
+  live.show({ filter: refused === view.filter ? (display.message?.filter ?? "") : view.filter, sort: view.sort, ...range });
+}
+
+/** Another filter or order. What is shown stays until the answer is here. */
+function askAnew() {
+  table.head.setSort(view.sort);
+  syncCards();
+  table.askFromTop();
+}
+
+/** @param {RowsMessage} message */
+function take(message) {
+  const before = display.message;
+  const other = before !== undefined && (before.filter !== message.filter || before.sort !== message.sort);
+  const answers = message.sort === view.sort && message.offset === range.offset;
+  if (status.paused && !(answerDue && answers) && !other) return;
+  if (answers) answerDue = false;
+  display.accept(message);
+  if (other) table.restart();
+  table.refresh();
+}
+
+function useColumns() {
+  const names = narrow.matches ? CARD_COLUMNS : view.columns;
+  table.setColumns(names.flatMap((name) => COLUMN.get(name) ?? []));
+}
+
+live.onMessage = (/** @type {Message} */ message) => {
+  if (message.type === "hello") {
+    byId("version").textContent = message.version;
+  } else if (message.type === "error") {
+    search.error(message.message);
+    if (refused === view.filter) return;
+    refused = view.filter;
+    table.stay();
+  } else {
+    if (message.filter === view.filter) search.error("");
+    take(message);
+    status.count(message);
+    status.held = display.held;
+    status.paint();
+    empty.paint(display.message, status.trouble);
+  }
+};
+
+live.onTrouble = (/** @type {Trouble | undefined} */ trouble) => {
+  if (!trouble && !status.trouble) return;
+  status.trouble = trouble;
+  display.stopTime(status.paused || trouble !== undefined);
+  status.paint();
+  empty.paint(display.message, trouble);
+};
+
+table.onRange = (/** @type {number} */ offset, /** @type {number} */ limit) => {
+  range = { offset, limit };
+  ask();
+};
+
+table.head.onSort = (/** @type {string} */ name) => {
+  view.sortBy(name);
+  askAnew();
+};
+table.head.onWidths = () => view.keepWidths(table.head.widths);
+
+search.onFilter = (/** @type {string} */ filter) => {
+  view.filter = filter;
+  refused = undefined;
+  view.write("replace");
+  askAnew();
+};
+empty.onClear = () => search.set("");
+empty.onRetry = () => live.connect();
+byId("retry").addEventListener("click", () => live.connect());
+
+view.onChange = () => {
+  refused = undefined;
+  search.fill(view.filter);
+  useColumns();
+  askAnew();
+};
+
+/* Paused by hand, or held in order while the pointer is over the rows. */
+
+function setPaused(/** @type {boolean} */ paused) {
+  status.paused = paused;
+  display.stopTime(paused || status.trouble !== undefined);
+  if (!paused) ask();
+  status.paint();
+}
+
+let pointing = false;
+/** @type {number | undefined} */
+let holdTimer;
+
+function setHeld(/** @type {boolean} */ held) {
+  if (held === display.held) return;
+  if (held) display.hold();
+  else display.release();
+  status.held = display.held;
+  table.refresh();
+  status.paint();
+}
+
+table.body.addEventListener("pointermove", (event) => {
+  if (event.pointerType !== "mouse") return;
+  pointing = true;
+  clearTimeout(holdTimer);
+  holdTimer = setTimeout(() => setHeld(false), HOLD_FOR);
+  setHeld(true);
+});
+table.body.addEventListener("pointerleave", () => {
+  pointing = false;
+  clearTimeout(holdTimer);
+  setHeld(false);
+});
+table.onScroll = () => {
+  setHeld(false);
+  clearTimeout(holdTimer);
+  if (pointing) holdTimer = setTimeout(() => setHeld(true), REST);
+};
+byId("live").addEventListener("click", () => setPaused(!status.paused));
+
+/* On a narrow screen the headings give way to a list of orders. */
+
+const cardSort = /** @type {HTMLSelectElement} */ (byId("card-sort"));
+const cardOrder = byId("card-order");
+for (const column of COLUMN.values()) {
+  if (!column.optional) cardSort.add(new Option(column.title + (column.arrow ? ` ${column.arrow}` : ""), column.name));
+}
+function syncCards() {
+  cardSort.value = view.sort.replace(/^-/, "");
+  cardOrder.textContent = view.sort.startsWith("-") ? "↓" : "↑";
+}
+cardSort.addEventListener("change", () => table.head.onSort(cardSort.value));
+cardOrder.addEventListener("click", () => table.head.onSort(cardSort.value));
+
+/** A tooltip is made when it is wanted, not for every row each second. */
+table.body.addEventListener("pointerover", (event) => {
+  const target = /** @type {HTMLElement} */ (event.target);
+  const cell = /** @type {HTMLElement | null} */ (target.closest(".cell"));
+  const shown = cell && display.at(table.indexOf(cell));
+  const column = cell && table.columnOf(cell);
+  if (cell && shown && column) cell.title = column.tooltip?.(shown.row) ?? "";
+});
+
+const help = helpDialog(byId("help"));
+byId("open-help").addEventListener("click", () => help.showModal());
+
+bindKeys({
+  "/": () => search.input.select(),
+  "?": () => help.showModal(),
+  p: () => setPaused(!status.paused),
+  Escape: () => {
+    if (document.activeElement === search.input) {
+      if (search.value) search.set("");
+      else table.host.focus();
+    } else {
+      table.select(-1);
+    }
+  },
+});
+
+themeSwitch(byId("theme"));
+search.fill(view.filter);
+table.head.widths = view.keptWidths();
+table.head.setSort(view.sort);
+syncCards();
+useColumns();
+narrow.addEventListener("change", useColumns);
+status.paint();
+empty.paint(undefined, undefined);
+live.connect();
+
+setInterval(() => {
+  if (document.hidden) return;
+  if (!status.paused && !status.trouble) table.tick();
+  if (status.trouble) {
+    status.paint();
+    empty.paint(display.message, status.trouble);
+  }
+}, 200);

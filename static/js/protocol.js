@@ -1,0 +1,31 @@
+/**
+ * The messages of `/live`, as docs/architecture.md says them. Types only.
+ *
+ * @typedef {Record<string, string | number | undefined> & {
+ *   ".id": string, protocol: string, flags: string, "src-address": string, "dst-address": string, timeout: number,
+ * }} Row
+ *
+ * @typedef {object} View What the client asks to see.
+ * @property {string} filter
+ * @property {string} sort A property name, `-` before it for descending.
+ * @property {number} offset
+ * @property {number} limit At most 500.
+ *
+ * @typedef {object} RowsMessage
+ * @property {"rows"} type
+ * @property {number} seq
+ * @property {number} time Unix milliseconds of the sweep.
+ * @property {number} total
+ * @property {number} matched
+ * @property {number} offset
+ * @property {string} filter
+ * @property {string} sort
+ * @property {Row[]} rows
+ * @property {Record<string, number>} [counters]
+ *
+ * @typedef {{type: "hello", version: string, interval: number}} HelloMessage
+ * @typedef {{type: "error", message: string, field?: string}} ErrorMessage
+ * @typedef {HelloMessage | RowsMessage | ErrorMessage} Message
+ */
+
+export {};

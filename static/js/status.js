@@ -1,0 +1,77 @@
+/** How things stand: live, paused or stale; how many are shown of how many; what the server has counted. */
+
+/** @import { RowsMessage } from "./protocol.js" */
+/** @import { Trouble } from "./live.js" */
+import { clock, duration, grouped } from "./format.js";
+
+/** Counters that mean that something was lost: worth a colour once they grow. */
+const LOSSES = /drop|refus|invalid|lost|fail|error|full/;
+
+/** @param {string} id */
+const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
+
+export class Status {
+  #button = byId("live");
+  #label = byId("live-label");
+  #banner = byId("stale");
+  #bannerText = byId("stale-text");
+  #shown = byId("shown");
+  #total = byId("total");
+  #counters = byId("counters");
+  #newest = byId("newest");
+  /** @type {Record<string, number>} */
+  #countersBefore = {};
+
+  /** @type {Trouble | undefined} */
+  trouble;
+  /** When the newest rows came. @type {{at: number, clock: string} | undefined} */
+  last;
+  paused = false;
+  held = false;
+
+  /** @param {RowsMessage} message */
+  count(message) {
+    this.last = { at: performance.now(), clock: clock(new Date(message.time)) };
+    this.#shown.textContent = message.matched === message.total ? "" : `${grouped(message.matched)} of `;
+    this.#total.textContent = grouped(message.total);
+    this.#newest.textContent = this.last.clock;
+    this.#paintCounters(message.counters ?? {});
+  }
+
+  /** @param {Record<string, number>} counters */
+  #paintCounters(counters) {
+    const items = Object.entries(counters).map(([name, value]) => {
+      const item = document.createElement("span");
+      item.className = "counter";
+      item.classList.toggle("loss", LOSSES.test(name) && value > (this.#countersBefore[name] ?? value));
+      item.classList.toggle("zero", value === 0);
+      const number = document.createElement("b");
+      number.textContent = grouped(value);
+      item.append(`${name.replaceAll("-", " ").replaceAll("_", " ")} `, number);
+      return item;
+    });
+    this.#countersBefore = counters;
+    this.#counters.replaceChildren(...items);
+  }
+
+  /** Run every second, and whenever something changes. */
+  paint() {
+    const stale = this.trouble !== undefined && this.last !== undefined;
+    const mode = this.trouble ? (this.last ? "stale" : "waiting") : this.paused ? "paused" : this.held ? "held" : this.last ? "live" : "waiting";
+    this.#button.dataset.mode = mode;
+    this.#label.textContent = { live: "Live", paused: "Paused", held: "Order held", stale: "Stale", waiting: "Connecting" }[mode];
+    this.#button.setAttribute("aria-pressed", String(this.paused));
+    document.body.classList.toggle("is-stale", stale);
+    this.#banner.hidden = !stale;
+    if (stale && this.trouble && this.last) {
+      const age = (performance.now() - this.last.at) / 1000;
+      this.#bannerText.textContent = `Connection lost: what you see is from ${this.last.clock}, ${duration(age)} ago. ${this.trouble.reason} ${nextTry(this.trouble)}`;
+    }
+  }
+}
+
+/** When it is tried again, in words. @param {Trouble} trouble */
+export function nextTry(trouble) {
+  const seconds = Math.ceil((trouble.retryAt - performance.now()) / 1000);
+  return seconds > 0 ? `Trying again in ${seconds} s.` : "Trying again now.";
+}

@@ -1,0 +1,93 @@
+/**
+ * What is being looked at: filter, order and columns. It lives in the address, so that a view can be sent as a link; what is a matter
+ * of taste and not of the view (widths, the columns one always wants) stays in this browser.
+ */
+
+import { COLUMN, DEFAULT_COLUMNS } from "./columns.js";
+
+const DEFAULT_SORT = "-orig-rate";
+const COLUMNS_KEY = "ctweb.columns";
+const WIDTHS_KEY = "ctweb.widths";
+
+/** @param {string} list @returns {string[]} */
+function knownColumns(list) {
+  return [...new Set(list.split(","))].filter((name) => COLUMN.has(name));
+}
+
+/** A value that this browser keeps; what is not JSON is as good as nothing. @param {string} key @returns {unknown} */
+function kept(key) {
+  try {
+    return JSON.parse(localStorage.getItem(key) ?? "null");
+  } catch {
+    return null;
+  }
+}
+
+export class View {
+  filter = "";
+  sort = DEFAULT_SORT;
+  /** @type {string[]} */
+  columns = [...DEFAULT_COLUMNS];
+
+  /** Something else was chosen by the browser's Back or Forward. @type {() => void} */
+  onChange = () => {};
+
+  constructor() {
+    this.#read();
+    addEventListener("popstate", () => {
+      this.#read();
+      this.onChange();
+    });
+  }
+
+  #read() {
+    const query = new URLSearchParams(location.search);
+    const favourite = kept(COLUMNS_KEY);
+    this.filter = query.get("filter") ?? "";
+    this.sort = query.get("sort") ?? DEFAULT_SORT;
+    if (!COLUMN.has(this.sort.replace(/^-/, ""))) this.sort = DEFAULT_SORT;
+    const chosen = knownColumns(query.get("columns") ?? (Array.isArray(favourite) ? favourite.join() : ""));
+    this.columns = chosen.length ? chosen : [...DEFAULT_COLUMNS];
+  }
+
+  /**
+   * Put the view into the address.
+   * @param {"push" | "replace"} how "push" where Back should lead to the view before.
+   */
+  write(how) {
+    const query = new URLSearchParams();
+    if (this.filter) query.set("filter", this.filter);
+    if (this.sort !== DEFAULT_SORT) query.set("sort", this.sort);
+    if (this.columns.join() !== DEFAULT_COLUMNS.join()) query.set("columns", this.columns.join());
+    // Commas and colons are legal in a query and easier to read.
+    const text = query.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");
+    const address = location.pathname + (text && `?${text}`);
+    if (how === "push") history.pushState(null, "", address);
+    else history.replaceState(null, "", address);
+  }
+
+  keepColumns() {
+    localStorage.setItem(COLUMNS_KEY, JSON.stringify(this.columns));
+  }
+
+  /** @param {Record<string, number>} widths */
+  keepWidths(widths) {
+    localStorage.setItem(WIDTHS_KEY, JSON.stringify(widths));
+  }
+
+  /** @returns {Record<string, number>} */
+  keptWidths() {
+    const widths = kept(WIDTHS_KEY);
+    if (typeof widths !== "object" || widths === null) return {};
+    return Object.fromEntries(Object.entries(widths).filter(([name, width]) => COLUMN.has(name) && Number.isFinite(width)));
+  }
+
+  /** Click on a heading: this column, its natural way first, the other way on the next click. @param {string} name */
+  sortBy(name) {
+    const descending = `-${name}`;
+    if (this.sort === name) this.sort = descending;
+    else if (this.sort === descending) this.sort = name;
+    else this.sort = COLUMN.get(name)?.numeric && name !== "timeout" ? descending : name;
+    this.write("replace");
+  }
+}
