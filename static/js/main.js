@@ -71,6 +71,8 @@ live.onMessage = (/** @type {Message} */ message) => {
   if (message.type === "hello") {
     byId("version").textContent = message.version;
   } else if (message.type === "error") {
+    // An error may come late: about a filter that has been typed over since.
+    if (message.filter !== view.filter) return;
     search.error(message.message);
     if (refused === view.filter) return;
     refused = view.filter;

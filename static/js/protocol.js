@@ -24,7 +24,7 @@
  * @property {Record<string, number>} [counters]
  *
  * @typedef {{type: "hello", version: string, interval: number}} HelloMessage
- * @typedef {{type: "error", message: string, field?: string}} ErrorMessage
+ * @typedef {{type: "error", message: string, field?: string, filter: string}} ErrorMessage `filter` is that of the refused view.
  * @typedef {HelloMessage | RowsMessage | ErrorMessage} Message
  */
 
