@@ -1,12 +1,30 @@
-"""The tracker's border towards the web: what a reader of the table may ask for."""
+"""The tracker: one thread sweeps the kernel's table, and everybody else reads what it publishes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
 
-from ctweb.settings import Tracking
-from ctweb.table.snapshot import Snapshot
+import numpy as np
+
+from ctweb import state
+from ctweb.datapath.maps import Reader, keys
+from ctweb.settings import Tracking, as_text, parse_changes
+from ctweb.table import expiry
+from ctweb.table.snapshot import Snapshot, advance
+
+if TYPE_CHECKING:  # who only reads the table needs no BPF
+    from ctweb.datapath.build import Datapath
+
+log = logging.getLogger(__name__)
+
+SAME_ERROR_EVERY = 60  # sweeps between log lines while sweeps keep failing for the same reason
 
 
 class TableSource(Protocol):
@@ -24,7 +42,142 @@ class TableSource(Protocol):
         """The tracking settings in force."""
 
     def set_tracking(self, changes: Mapping[str, str]) -> Tracking:
-        """Change settings by RouterOS name, at once and for good. Raises SettingError and changes nothing."""
+        """Change settings by RouterOS name, at once and for good.
+
+        Changes nothing and raises SettingError for a bad name or value, StateError if they cannot be kept,
+        OSError if the kernel does not take them.
+        """
 
     @property
     def max_entries(self) -> int: ...
+
+
+class Tracker(TableSource):
+    """The connections of `datapath`, swept every `interval` seconds by the thread `sweep`.
+
+    The settings are those of `base` (the configuration) with what was saved in `state_dir` above them, and
+    are in force in the kernel once the tracker is made. Raises StateError, OSError.
+    """
+
+    def __init__(self, datapath: Datapath, base: Tracking, state_dir: Path, *, interval: float = 1.0) -> None:
+        self._datapath = datapath
+        self._reader = Reader(datapath.connections)
+        self._state_dir = state_dir
+        self._interval = interval
+        self._snapshot = Snapshot.empty()
+        self._published = threading.Condition()
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
+        self._failed_sweeps = 0
+        self._last_error = ""
+        self._reaping = threading.Lock()  # one run of the reaper at a time: it keeps its buffers
+        self._changing = threading.Lock()  # one change of settings at a time: file, kernel and _tracking agree
+        self._tracking, self._saved = state.load(state_dir, base)
+        datapath.apply(self._tracking)
+
+    def start(self) -> None:
+        """Sweep once here, so that readers have a table and errors a caller, then go on in the thread."""
+        self._sweep()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, after the sweep it may be in. May be called more than once."""
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self._snapshot
+
+    def wait(self, seq: int, timeout: float) -> Snapshot:
+        with self._published:
+            self._published.wait_for(lambda: self._snapshot.seq > seq, timeout)
+            return self._snapshot
+
+    @property
+    def tracking(self) -> Tracking:
+        return self._tracking
+
+    @property
+    def max_entries(self) -> int:
+        return self._datapath.options.max_entries
+
+    def set_tracking(self, changes: Mapping[str, str]) -> Tracking:
+        with self._changing:
+            tracking = parse_changes(self._tracking, changes)
+            text = as_text(tracking)
+            saved = self._saved | {name: text[name] for name in changes}
+            state.save(self._state_dir, saved)
+            try:
+                self._datapath.apply(tracking)
+            except OSError:
+                state.save(self._state_dir, self._saved)
+                raise
+            self._tracking, self._saved = tracking, saved
+            return tracking
+
+    def remove(self, ids: Iterable[int]) -> int:
+        """Forget these connections; how many were there. The next packet of one starts a new connection.
+
+        The next sweep shows it. Raises OSError.
+        """
+        columns = self._snapshot.columns
+        rows = np.flatnonzero(np.isin(columns.id, np.fromiter(ids, np.uint64)))
+        with self._reaping:
+            return self._datapath.remove(keys(columns, rows, self._datapath.key_dtype), columns.id[rows])
+
+    def _run(self) -> None:
+        due = time.monotonic() + self._interval
+        while not self._stopping.wait(due - time.monotonic()):
+            started = time.monotonic()
+            try:
+                self._sweep()
+            except Exception as error:  # whatever it was, the next sweep may succeed
+                self._complain(error)
+            else:
+                self._last_error = ""
+            # On the grid, but never so soon that the rates would be measured over a sliver of time.
+            earliest = max(time.monotonic(), started + self._interval / 2)
+            due += self._interval * max(1, math.ceil((earliest - due) / self._interval))
+
+    def _complain(self, error: Exception) -> None:
+        self._failed_sweeps += 1
+        text = f"{type(error).__name__}: {error}"
+        if text != self._last_error or self._failed_sweeps % SAME_ERROR_EVERY == 0:
+            log.error(
+                "sweep failed (%d so far): %s; the table shown is that of the sweep before, the next one runs in %g s",
+                self._failed_sweeps, text, self._interval, exc_info=log.isEnabledFor(logging.DEBUG),
+            )  # fmt: skip
+        self._last_error = text
+
+    def _sweep(self) -> None:
+        began = time.perf_counter()
+        before = self._snapshot
+        now, unix = self._now(), time.time()
+        columns = self._reader.read()
+        until = self._now()
+        due = expiry.due(columns, before.now)
+        if due.any():
+            with self._reaping:
+                self._datapath.reap(keys(columns, np.flatnonzero(due), self._datapath.key_dtype), before.now)
+            columns = columns.compact(~due)
+        counters = {_shown(name): count for name, count in self._datapath.read_counters().items()}
+        counters["failed-sweeps"] = self._failed_sweeps
+        made = advance(before, columns, time=unix, now=now, until=until, counters=counters)
+        snapshot = replace(made, sweep_seconds=time.perf_counter() - began)
+        with self._published:
+            self._snapshot = snapshot
+            self._published.notify_all()
+
+    def _now(self) -> int:
+        """Datapath time that the kernel's clock, which moves by ticks, has surely reached.
+
+        So what is expired by it is expired in the kernel's eyes too, and no packet revives it.
+        """
+        return self._datapath.clock.now() - self._datapath.clock.tick
+
+
+def _shown(counter: str) -> str:
+    """The name of a kernel counter as people see it: COUNT_EARLY_DROP is early-drop."""
+    return counter.removeprefix("COUNT_").lower().replace("_", "-")

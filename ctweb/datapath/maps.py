@@ -11,7 +11,6 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
-from bcc.libbcc import lib
 from numpy.typing import NDArray
 
 from ctweb.table.columns import Columns
@@ -29,10 +28,6 @@ HUGE = 4 << 20  # bytes from which huge pages are asked for: fewer faults, at mo
 COLUMNS: dict[str, NDArray[Any]] = {f.name: getattr(Columns.empty(), f.name) for f in fields(Columns)}
 
 
-class MapError(Exception):
-    """The kernel refused an operation on a map."""
-
-
 class Reader:
     """Reads the map of connections. Not for two threads at once: its buffers are kept between readings.
 
@@ -42,6 +37,9 @@ class Reader:
     """
 
     def __init__(self, connections: Any) -> None:
+        from bcc.libbcc import lib  # noqa: PLC0415  # the distribution's module: who only reads columns needs none
+
+        self._lookup_batch = lib.bpf_lookup_batch
         self._fd: int = connections.map_fd
         self._key, self._leaf = np.dtype(connections.Key), np.dtype(connections.Leaf)
         # Where the kernel is in the table: opaque, a bucket's number for a hash, at most a key for any map.
@@ -55,13 +53,13 @@ class Reader:
         self._leaves = np.empty(self._batch, self._leaf)
 
     def read(self) -> Columns:
-        """Every entry, in the table's order, claimed ones too. Raises MapError."""
+        """Every entry in the table's order, also those that are no connection (enum expires). Raises OSError."""
         growing = _Growing(self._key, self._leaf, self._capacity)
         place = ctypes.cast(self._cursor, ctypes.POINTER(ctypes.c_uint32))
         came_from = None
         while True:
             count = ctypes.c_uint32(self._batch)
-            failed = lib.bpf_lookup_batch(
+            failed = self._lookup_batch(
                 self._fd, came_from, place, self._keys.ctypes.data, self._leaves.ctypes.data, ctypes.byref(count)
             )
             error = ctypes.get_errno() if failed else 0
@@ -70,7 +68,7 @@ class Reader:
                 self._batch *= 2
                 self._make_buffers()
             elif error not in (0, errno.ENOENT):
-                raise MapError(f"cannot read the connection table: {os.strerror(error)}; see `ctweb doctor`")
+                raise OSError(error, f"cannot read the connection table: {os.strerror(error)}")
             else:
                 growing.append(self._keys[: count.value], self._leaves[: count.value])
                 if error == errno.ENOENT:  # the end of the table
@@ -79,6 +77,15 @@ class Reader:
         columns = growing.columns()
         self._capacity = len(columns) + len(columns) // 8 + BATCH
         return columns
+
+
+def keys(columns: Columns, rows: NDArray[np.intp], key: np.dtype[np.void]) -> NDArray[np.void]:
+    """The keys (`struct tuple`, whose layout is `key`) under which the kernel has these rows. (len(rows),)"""
+    made = np.zeros(len(rows), key)
+    elements = made.view(_as_elements(key, [n for n in COLUMNS if n in (key.names or ())]))
+    for name in elements.dtype.names or ():
+        elements[name] = _elements(getattr(columns, name))[rows]
+    return made
 
 
 class _Growing:
@@ -143,12 +150,12 @@ def _elements(column: NDArray[Any]) -> NDArray[Any]:
 
 
 def _as_elements(struct: np.dtype[np.void], names: list[str]) -> np.dtype[np.void]:
-    """The struct's layout as BCC tells it, only these fields, each as one element. Raises MapError."""
+    """The struct's layout as BCC tells it, only these fields, each as one element. Raises ValueError."""
     formats: list[Any] = []
     offsets: list[int] = []
     for name in names:
         if struct.fields is None or name not in struct.fields:
-            raise MapError(f"the datapath's struct has no field {name}: ebpf/types.h and this version differ")
+            raise ValueError(f"the datapath's struct has no field {name}: ebpf/types.h and this version differ")
         field, offset = struct.fields[name][:2]
         formats.append(">u2" if name in PORTS else f"V{field.itemsize}" if field.shape else field)
         offsets.append(offset)

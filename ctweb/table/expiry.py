@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 
 from ctweb.table.columns import Columns
 
+# The largest `expires` that is no time (enum expires of ebpf/types.h): claimed, or over and only its entry is left.
+ENDED = 1
+
 
 def dying(columns: Columns, now: int) -> NDArray[np.bool_]:
-    """Who has expired at `now` (datapath ns), or is claimed by whoever deletes it (`expires` 0). (n,)
+    """Who has expired at `now` (datapath ns). (n,)
 
     The kernel takes an entry for alive while `expires` is ahead of its clock, so equal is expired.
     """
@@ -22,9 +25,8 @@ def dying(columns: Columns, now: int) -> NDArray[np.bool_]:
 
 
 def due(columns: Columns, before: int) -> NDArray[np.bool_]:
-    """Who had expired at `before`, the sweep before (datapath ns; 0: there was none): to be reaped. (n,)
+    """Who goes to the reaper and is shown no more. (n,) `before`: when the sweep before began (0: there was none).
 
-    Claimed entries are among them: the claim lasts nanoseconds, so one that is still here was caught in
-    between.
+    That is who had expired by then, and every entry that is no connection any more.
     """
-    return columns.expires <= np.uint64(before)
+    return columns.expires <= np.uint64(max(before, ENDED))

@@ -14,10 +14,9 @@ def test_an_entry_dies_at_the_very_tick_its_timeout_names():
     assert expiry.dying(columns, 10 * SECOND).tolist() == [True, True, False]
 
 
-def test_a_claimed_entry_is_dying_and_due():
-    columns = make_columns([1, 2], expires=[0, 99 * SECOND])
-    assert expiry.dying(columns, SECOND).tolist() == [True, False]
-    assert expiry.due(columns, SECOND).tolist() == [True, False]
+def test_an_entry_that_is_no_connection_any_more_is_due_at_once():
+    columns = make_columns([1, 2, 3], expires=[0, 1, 99 * SECOND])
+    assert expiry.due(columns, 0).tolist() == [True, True, False]
 
 
 def test_an_entry_is_shown_as_dying_for_one_sweep_before_it_is_reaped():
@@ -30,8 +29,8 @@ def test_an_entry_is_shown_as_dying_for_one_sweep_before_it_is_reaped():
     assert story == [(False, False), (True, False), (True, True)]
 
 
-def test_nothing_is_reaped_by_the_first_sweep():
-    columns = make_columns([1, 2], expires=[1, 5 * SECOND])
+def test_no_connection_is_reaped_by_the_first_sweep():
+    columns = make_columns([1, 2], expires=[2, 5 * SECOND])
     assert not expiry.due(columns, 0).any()
 
 
