@@ -1,0 +1,23 @@
+"""Fixtures that tests of several folders share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from running import Ctweb, new_namespace, runner
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Iterator[Callable[..., Ctweb]]:
+    """Start `ctweb run` in a namespace of the test's own."""
+    with new_namespace(), runner(tmp_path / "state") as start:
+        yield start
+
+
+@pytest.fixture(scope="module")
+def ctweb(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ctweb]:
+    """A `ctweb run` that is ready, for all tests of a module; they are in its namespace."""
+    with new_namespace(), runner(tmp_path_factory.mktemp("run") / "state") as start:
+        yield start().ready()

@@ -1,0 +1,126 @@
+"""`ctweb run` for real, on the loopback interface of a network namespace of its own."""
+
+from __future__ import annotations
+
+import http.client
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pyroute2 import IPRoute, netns
+
+PORT = 8291
+ADDRESS = f"127.0.0.1:{PORT}"
+CTWEB = Path(sys.executable).with_name("ctweb")
+
+_numbers = itertools.count()
+
+
+@contextmanager
+def new_namespace() -> Iterator[str]:
+    """A network namespace with its loopback up. The caller is in it while it lasts, and so is all that it starts."""
+    name = f"web-{os.getpid()}-{next(_numbers)}"
+    netns.create(name)
+    netns.pushns(name)
+    try:
+        with IPRoute() as netlink:
+            netlink.link("set", index=1, state="up")
+        yield name
+    finally:
+        netns.popns()
+        netns.remove(name)
+
+
+class Ctweb:
+    """One `ctweb run`, and its answers."""
+
+    def __init__(self, state_dir: Path, *arguments: str, interfaces: Sequence[str] = ("lo",)) -> None:
+        self.state_dir = state_dir
+        self.log = state_dir.with_suffix(f".log{next(_numbers)}")
+        named = [word for name in interfaces for word in ("--interface", name)]
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(
+                [CTWEB, "run", "--state-dir", state_dir, *named, *arguments], stderr=log
+            )
+
+    def ready(self) -> Ctweb:
+        """Wait until it answers and has swept."""
+        while self.process.poll() is None:
+            try:
+                if self.get("/healthz")[0] == 200:
+                    return self
+            except OSError:
+                pass
+            time.sleep(0.05)
+        raise AssertionError(f"ctweb ended with {self.process.returncode}: {self.log.read_text()}")
+
+    def ask(self, method: str, path: str, body=None, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+        data = None
+        if body is not None:
+            data = body if isinstance(body, bytes) else json.dumps(body).encode()
+            headers = {"Content-Type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
+        else:
+            headers = {k.replace("_", "-"): v for k, v in headers.items()}
+        try:
+            connection.request(method, path, data, headers)
+            response = connection.getresponse()
+            return response.status, response.headers, response.read()
+        finally:
+            connection.close()
+
+    def get(self, path: str, **headers: str) -> tuple[int, object]:
+        """The status and the decoded JSON of a GET."""
+        status, _, body = self.ask("GET", path, **headers)
+        return status, json.loads(body)
+
+    def post(self, path: str, body: object, **headers: str) -> tuple[int, object]:
+        status, _, answer = self.ask("POST", path, body, **headers)
+        return status, json.loads(answer)
+
+    def counters(self) -> dict[str, int]:
+        return self.get("/healthz")[1]["counters"]
+
+    def end(self, signal_number: int = signal.SIGTERM) -> int:
+        """Send the signal and wait; the exit status."""
+        self.process.send_signal(signal_number)
+        return self.process.wait(timeout=30)
+
+
+@contextmanager
+def runner(state_dir: Path) -> Iterator[Callable[..., Ctweb]]:
+    """Starts `ctweb run`, by default on `state_dir`; whatever still runs is killed at the end."""
+    started = []
+
+    def start(*arguments: str, state_dir: Path = state_dir, **options: Any) -> Ctweb:
+        started.append(Ctweb(state_dir, *arguments, **options))
+        return started[-1]
+
+    try:
+        yield start
+    finally:
+        for one in started:
+            if one.process.poll() is None:
+                one.process.kill()
+                one.process.wait()
+
+
+def command(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
+    """Run another ctweb command to its end."""
+    return subprocess.run([CTWEB, *arguments], capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def until(condition: Callable[[], object]) -> None:
+    """Wait until `condition` holds; gives up after half a minute."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen within 30 s"
+        time.sleep(0.05)
