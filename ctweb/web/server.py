@@ -42,15 +42,15 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server(address[:2], family=family, backlog=128)
 
 
-def serve(app: Flask, listener: socket.socket, tick: Callable[[], None], closing: Callable[[], None]) -> None:
+def serve(app: Flask, listener: socket.socket, closing: Callable[[], None]) -> None:
     """Serve `app` on `listener` in this thread, which must be the main one, until SIGTERM or SIGINT.
 
-    `tick` is called about once a second and ends the server by raising. `closing` is called, perhaps twice, when the
-    server stops, and must end what would keep requests running (the websockets).
+    `closing` is called, perhaps twice, when the server stops, and must end what would keep requests running (the
+    websockets).
     """
     site = _Site(app)
     worker = _Worker(1, os.getpid(), [listener], site, 0, site.cfg, _Log(site.cfg))
-    worker.tick, worker.closing = tick, closing
+    worker.closing = closing
     worker.init_process()
 
 
@@ -107,7 +107,6 @@ class _Connection(TConn):  # type: ignore[misc]
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
-    tick: Callable[[], None]
     closing: Callable[[], None]
 
     def __init__(self, *args: Any) -> None:
@@ -153,7 +152,6 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         for future in list(self.futures):
             if future.conn.overdue(now):
                 _hang_up(future.conn)
-        self.tick()
 
     # -- one connection
 
