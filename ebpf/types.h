@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* Structs shared with user space. Python reads their layout from BCC and does not repeat it; what it does need by
- * value (STATUS_*, enum tcp_state, enum reason) it reads from this file's enums at build time.
+ * value (STATUS_*, enum tcp_state, enum counter) it reads from this file's enums at build time.
  * Padding is explicit. Byte order is in the type: __be16 and __be32 are as on the wire, everything else is the host's. */
 #ifndef CTWEB_TYPES_H
 #define CTWEB_TYPES_H
@@ -43,11 +43,56 @@ struct tcp_window {
 	u32 max_ack;
 };
 
+/* conn.expires has two values that are no time (docs/architecture.md, "Life of an entry"). */
+enum expires {
+	EXPIRES_CLAIMED = 0,	/* somebody is ending or restarting it right now */
+	EXPIRES_ENDED = 1,	/* over, its counters moved to the totals; `created` says since when. Restarted or deleted later */
+};
+
+/* What the kernel counts, per CPU. Always: OFFERED = live connections + ENDED + UNTRACKED, in packets and in bytes.
+ * From COUNT_UNTRACKED on, packets that belong to no connection, by reason; their bytes are UNTRACKED_BYTES. */
+enum counter {
+	COUNT_OFFERED_PACKETS,		/* IP packets met at the first tracked hook */
+	COUNT_OFFERED_BYTES,		/* layer-3 bytes, as far as the header could be read */
+	COUNT_ENDED_PACKETS,		/* of connections that are over */
+	COUNT_ENDED_BYTES,
+	COUNT_UNTRACKED_BYTES,
+	COUNT_CREATED,			/* connections */
+	COUNT_EXPIRED,			/* connections over, by cause */
+	COUNT_EARLY_DROP,
+	COUNT_RESET,			/* RST before any reply */
+	COUNT_REOPENED,			/* SYN to a closed one */
+	COUNT_REMOVED,			/* by the user */
+	COUNT_UNTRACKED,
+	COUNT_CUT_LINK = COUNT_UNTRACKED, /* VLAN or PPPoE header cut short or malformed */
+	COUNT_CUT_IP,			/* IP header or what it announces is longer than the frame */
+	COUNT_MALFORMED_IP,		/* version, header length or total length impossible */
+	COUNT_MALFORMED_EXTENSION,	/* IPv6 extension headers too many, too long or cut */
+	COUNT_CUT_TRANSPORT,		/* TCP, UDP, ... header longer than the packet */
+	COUNT_MALFORMED_TRANSPORT,	/* lengths or TCP flags impossible */
+	COUNT_FRAGMENT,			/* not the first of its packet, and its first never came */
+	COUNT_INVALID_TCP,		/* no connection starts or goes on with it */
+	COUNT_IGNORED_TCP,		/* let through, but changes and counts nothing: retransmitted SYN, and the like */
+	COUNT_INVALID_ICMP,		/* reply without request, unknown type */
+	COUNT_ICMP_ERROR,		/* of no connection in the table, or on one: not counted on it */
+	COUNT_NEIGHBOUR,		/* neighbour discovery and multicast listener reports */
+	COUNT_REFUSED,			/* table full and nothing could give way, or no memory */
+	COUNT_BUSY,			/* entry was being claimed by somebody else, several times over */
+	COUNTERS,
+};
+
+/* One per CPU: written by the programs on it (ENDED_* also by the reaper), read by user space. */
+struct counters {
+	u64 value[COUNTERS];
+	u64 last_id;		/* sequence of connection ids made on this CPU */
+	u64 scratch;
+};
+
 /* A kmalloc-256 object holds 8 (list) + 48 (htab_elem) + 40 (tuple) + 160: keep it so. With those 56 + 40 bytes before it, the first 32
  * bytes here share a cache line with the end of the tuple; the next 64 are one line; the last 64 are the cold line. */
 struct conn {
-	u64 expires;		/* 0: claimed by whoever deletes it (docs/architecture.md) */
-	u32 status;		/* bits are only ever set, by atomic or */
+	u64 expires;		/* datapath time, or enum expires */
+	u32 status;		/* with the four bytes after it one 64-bit word for atomic operations: bits set by or */
 	u8 tcp_state;
 	u8 tcp_last;		/* last packet: direction << 7 | flag class */
 	u8 tcp_retrans;

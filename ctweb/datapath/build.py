@@ -1,0 +1,245 @@
+"""Compile and load the datapath with BCC."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctweb.datapath.bpf import TestRunner
+from ctweb.datapath.clock import Clock, tick_nanoseconds
+from ctweb.settings import Tracking
+
+log = logging.getLogger(__name__)
+
+SOURCE = Path(__file__).resolve().parents[2] / "ebpf"
+
+_INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
+_ENUM = re.compile(r"\benum\b\s*(?:(\w+)\s*)?\{([^}]*)\}")
+_COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+_PROGRAMS = ("tc_ingress", "tc_egress", "tc_ingress_l3", "tc_egress_l3", "xdp_ingress", "reap", "read_clock")
+_REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys", "u4")])
+
+
+class BuildError(Exception):
+    """The datapath cannot be compiled or loaded; the message says what is missing and what to do."""
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """What the datapath is compiled for.
+
+    max_entries: connections the table holds. replay: the clock is each frame's own time stamp.
+    """
+
+    max_entries: int
+    replay: bool = False
+
+
+def read_source() -> str:
+    """The datapath's source as one text: BCC rewrites map accesses only in the file that it is given."""
+
+    def expand(path: Path) -> str:
+        text = _INCLUDE.sub(lambda found: expand(SOURCE / found[1]), path.read_text())
+        return f'#line 1 "{path.name}"\n{text}'
+
+    return expand(SOURCE / "ctweb.bpf.c")
+
+
+def read_enums(text: str) -> dict[str, dict[str, int]]:
+    """Every enum of a C text by its name, each a mapping of constant to value. Enums without a name share ''.
+
+    Values may be left out or be integers, other constants, and shifts of them. Raises ValueError for others.
+    """
+    enums: dict[str, dict[str, int]] = {}
+    known: dict[str, int] = {}
+
+    def value_of(expression: str) -> int:
+        left, _, right = expression.partition("<<")
+        if right:
+            return value_of(left) << value_of(right)
+        word = expression.strip()
+        return known[word] if word in known else int(word, 0)
+
+    for found in _ENUM.finditer(_COMMENT.sub(" ", text)):
+        value = -1
+        for entry in found[2].split(","):
+            if not entry.strip():
+                continue
+            name, _, expression = entry.partition("=")
+            value = value_of(expression) if expression else value + 1
+            known[name.strip()] = value
+            enums.setdefault(found[1] or "", {})[name.strip()] = value
+    return enums
+
+
+class Datapath:
+    """The loaded programs and their maps. Made by compile_datapath(), and gone with close().
+
+    programs: descriptors by name. connections, settings, interfaces, counters: BCC tables.
+    key_dtype, leaf_dtype: layouts of `struct tuple` and `struct conn`. enums: constants of the C source by enum.
+    """
+
+    def __init__(self, options: BuildOptions, module: Any, programs: dict[str, int], text: str) -> None:
+        self.options = options
+        self.programs: Mapping[str, int] = programs
+        self.enums = read_enums(text)
+        self._module = module
+        self.connections = module.get_table("connections")
+        self.settings = module.get_table("settings")
+        self.interfaces = module.get_table("interfaces")
+        self.counters = module.get_table("counters")
+        self.key_dtype = np.dtype(self.connections.Key)
+        self.leaf_dtype = np.dtype(self.connections.Leaf)
+        self._reaper = TestRunner(programs["reap"])
+        self.clock = Clock.measure(programs["read_clock"])
+
+    def apply(self, tracking: Tracking) -> None:
+        """Put settings into force, from the next packet on. Raises OSError."""
+        millisecond = 1_000_000
+        settings = self.settings.Leaf()
+        states = self.enums["tcp_state"]
+        times = self.enums["timeout"]
+        for index, milliseconds in {
+            states["TCP_SYN_SENT"]: tracking.tcp_syn_sent_timeout,
+            states["TCP_SYN_RECEIVED"]: tracking.tcp_syn_received_timeout,
+            states["TCP_ESTABLISHED"]: tracking.tcp_established_timeout,
+            states["TCP_FIN_WAIT"]: tracking.tcp_fin_wait_timeout,
+            states["TCP_CLOSE_WAIT"]: tracking.tcp_close_wait_timeout,
+            states["TCP_LAST_ACK"]: tracking.tcp_last_ack_timeout,
+            states["TCP_TIME_WAIT"]: tracking.tcp_time_wait_timeout,
+            states["TCP_CLOSE"]: tracking.tcp_close_timeout,
+            states["TCP_LISTEN"]: tracking.tcp_syn_sent_timeout,
+            times["TIMEOUT_TCP_RETRANS"]: tracking.tcp_max_retrans_timeout,
+            times["TIMEOUT_TCP_UNACKED"]: tracking.tcp_unacked_timeout,
+            times["TIMEOUT_UDP"]: tracking.udp_timeout,
+            times["TIMEOUT_UDP_STREAM"]: tracking.udp_stream_timeout,
+            times["TIMEOUT_ICMP"]: tracking.icmp_timeout,
+            times["TIMEOUT_GENERIC"]: tracking.generic_timeout,
+        }.items():
+            settings.timeout[index] = milliseconds * millisecond
+        settings.tcp_loose = tracking.loose_tcp_tracking
+        settings.tcp_liberal = tracking.liberal_tcp_tracking
+        self.settings[self.settings.Key(0)] = settings
+
+    def read_counters(self) -> dict[str, int]:
+        """The kernel's totals over all CPUs, by their names in `enum counter`. Raises OSError."""
+        per_cpu = self.counters[self.counters.Key(0)]
+        names = self.enums["counter"]
+        return {
+            name: sum(cpu.value[index] for cpu in per_cpu)
+            for name, index in names.items()
+            if name not in ("COUNTERS", "COUNT_UNTRACKED")
+        }
+
+    def reap(self, keys: np.ndarray[Any, np.dtype[Any]], when: int) -> int:
+        """Delete the entries under `keys` (key_dtype) that had expired or ended by datapath time `when`; how many.
+
+        `when` lies at least a sweep in the past: then no program that saw an entry alive can still be running.
+        Raises OSError.
+        """
+        return self._reap("REAP_EXPIRED", keys, np.zeros(len(keys), np.uint64), when)
+
+    def remove(self, keys: np.ndarray[Any, np.dtype[Any]], ids: np.ndarray[Any, np.dtype[np.uint64]]) -> int:
+        """End the connections under `keys` (key_dtype) that still have these `ids`; how many. Raises OSError.
+
+        They are gone at once; a later reap() gives their memory back.
+        """
+        return self._reap("REAP_REMOVE", keys, ids, 0)
+
+    def _reap(self, mode: str, keys: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], when: int) -> int:
+        size = self.enums[""]["REAP_KEYS"]
+        layout = np.dtype([("head", _REAP_REQUEST), ("key", [("tuple", self.key_dtype), ("id", "u8")], size)])
+        request = np.zeros((), layout)
+        request["head"]["when"] = when
+        request["head"]["now"] = self.clock.now()
+        request["head"]["mode"] = self.enums["reap_mode"][mode]
+        done = 0
+        for start in range(0, len(keys), size):
+            part = slice(start, min(start + size, len(keys)))
+            n = part.stop - part.start
+            request["head"]["keys"] = n
+            request["key"]["tuple"][:n] = keys[part]
+            request["key"]["id"][:n] = ids[part]
+            done += self._reaper.run(request.tobytes()).retval
+        return done
+
+    def close(self) -> None:
+        """Let go of programs and maps; what is attached or pinned stays."""
+        for descriptor in self.programs.values():
+            os.close(descriptor)
+        self._module.funcs.clear()
+        self._module.cleanup()
+
+
+def compile_datapath(options: BuildOptions) -> Datapath:
+    """Compile and load the datapath. Takes about half a second. Raises BuildError, with the reason in words."""
+    try:
+        from bcc import BPF  # noqa: PLC0415  # the distribution's module: without it the rest of ctweb still runs
+    except ImportError:
+        raise BuildError(
+            "BCC is not there: install python3-bpfcc and run with the distribution's own Python (make setup does both)"
+        ) from None
+    if os.geteuid() != 0:
+        raise BuildError("loading BPF programs takes root")
+    text = read_source()
+    flags = [
+        f"-DMAX_ENTRIES={options.max_entries}",
+        f"-DTICK_NSEC={tick_nanoseconds()}ULL",
+        f"-DCPU_BITS={max(1, (os.sysconf('SC_NPROCESSORS_CONF') - 1).bit_length())}",
+        "-Wno-unused-function",
+        "-Werror=implicit-function-declaration",
+    ]
+    programs = list(_PROGRAMS)
+    if options.replay:
+        flags.append("-DREPLAY")
+        programs.remove("xdp_ingress")
+    os.environ["BCC_KERNEL_SOURCE"] = str(SOURCE / "headers")
+    with _captured_stderr() as said:
+        try:
+            module = BPF(text=text.encode(), cflags=flags)
+        except Exception as error:  # BCC raises nothing more particular
+            raise BuildError(f"the datapath does not compile: {_last_words(said(), str(error))}") from error
+        descriptors = {}
+        for name in programs:
+            kind = BPF.XDP if name.startswith("xdp") else BPF.SCHED_CLS
+            try:
+                descriptors[name] = module.load_func(name, kind).fd
+            except Exception as error:
+                raise BuildError(f"the kernel does not take {name}: {_last_words(said(), str(error))}") from error
+    return Datapath(options, module, descriptors, text)
+
+
+def _last_words(said: str, otherwise: str) -> str:
+    """The first error of the compiler, or the verifier's last line; everything goes to the log."""
+    log.debug("%s", said)
+    lines = [line.strip() for line in said.splitlines() if line.strip()]
+    errors = [line for line in lines if "error:" in line]
+    return errors[0] if errors else next((line for line in reversed(lines) if "processed" not in line), otherwise)
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Any]:
+    """BCC writes its messages to descriptor 2: take them from there. Gives a function that reads what came so far."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield lambda: _tail(sink.fileno())
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _tail(descriptor: int, size: int = 1 << 20) -> str:
+    return os.pread(descriptor, size, max(0, os.fstat(descriptor).st_size - size)).decode(errors="replace")

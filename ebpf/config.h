@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Settings as the kernel sees them, and what is fixed when the program is compiled. */
+#ifndef CTWEB_CONFIG_H
+#define CTWEB_CONFIG_H
+
+/* Given by ctweb/datapath/build.py:
+ *   MAX_ENTRIES   connections the table holds
+ *   TICK_NSEC     length of a jiffy
+ *   CPU_BITS      bits that a CPU number needs, for connection ids
+ *   REPLAY        defined: the clock is the skb's time stamp, lengths are those on the wire */
+
+/* Index of a timeout: a TCP state, or one of these. */
+enum timeout {
+	TIMEOUT_TCP_RETRANS = 10,
+	TIMEOUT_TCP_UNACKED,
+	TIMEOUT_UDP,
+	TIMEOUT_UDP_STREAM,
+	TIMEOUT_ICMP,
+	TIMEOUT_GENERIC,
+	TIMEOUTS,
+};
+
+/* Written by user space at any time, field by field; a packet sees each field old or new. */
+struct settings {
+	u64 timeout[TIMEOUTS];	/* ns */
+	u32 tcp_loose;		/* pick up connections whose SYN was not seen */
+	u32 tcp_liberal;	/* accept packets outside the TCP window */
+};
+_Static_assert(TIMEOUTS == 16, "a timeout index is four bits");
+
+#endif

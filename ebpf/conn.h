@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* Entries of the table: start, count, end. The rules that make them safe are in docs/architecture.md, "Life of an entry":
+ * whoever wins cmpxchg(&expires, seen, EXPIRES_CLAIMED) owns the entry until it stores another value there; counters only ever
+ * grow by atomic adds and are only ever taken by atomic exchange; memory is given back by the reaper alone, when no program can
+ * still be running that saw the entry alive. So a packet's counts end up on a connection or in the totals, exactly once. */
+#ifndef CTWEB_CONN_H
+#define CTWEB_CONN_H
+
+enum { CLAIM_SPINS = 16 };	/* looks at an entry that somebody is ending or restarting */
+
+static __always_inline void count(struct counters *totals, u32 counter, u64 n)
+{
+	/* Atomic, for on older kernels the reaper's test run can be interrupted by a packet on its CPU. */
+	__sync_fetch_and_add(&totals->value[counter & 31], n);
+}
+
+static __always_inline void count_untracked(struct counters *totals, u32 counter, const struct packet *packet)
+{
+	count(totals, counter, packet->packets);
+	count(totals, COUNT_UNTRACKED_BYTES, packet->bytes);
+}
+
+/* Takes what is on the counters over to the totals. Late packets and the one who ended the entry may do so at the same time:
+ * each count is exchanged out by exactly one of them. */
+static __always_inline void move_counters(struct conn *conn, struct counters *totals)
+{
+	u64 packets = __sync_lock_test_and_set(&conn->packets[ORIGINAL], 0);
+	packets += __sync_lock_test_and_set(&conn->packets[REPLY], 0);
+	u64 bytes = __sync_lock_test_and_set(&conn->bytes[ORIGINAL], 0);
+	bytes += __sync_lock_test_and_set(&conn->bytes[REPLY], 0);
+
+	count(totals, COUNT_ENDED_PACKETS, packets);
+	count(totals, COUNT_ENDED_BYTES, bytes);
+}
+
+/* When it expires; waits a little for whoever has claimed it. */
+static __always_inline u64 settled(struct conn *conn)
+{
+	u64 expires = READ_ONCE(conn->expires);
+
+	for (int i = 0; i < CLAIM_SPINS && unlikely(expires == EXPIRES_CLAIMED); i++)
+		expires = READ_ONCE(conn->expires);
+	return expires;
+}
+
+static __always_inline bool claim(struct conn *conn, u64 seen)
+{
+	return __sync_val_compare_and_swap(&conn->expires, seen, EXPIRES_CLAIMED) == seen;
+}
+
+/* By the owner of the claim, which keeps it. */
+static __always_inline void end(struct conn *conn, u64 expires, u64 now, struct counters *totals, u32 cause)
+{
+	if (expires == EXPIRES_ENDED)
+		return;
+	move_counters(conn, totals);
+	count(totals, cause, 1);
+	conn->created = now;
+}
+
+static __always_inline u64 new_id(struct counters *totals)
+{
+	return ++totals->last_id << CPU_BITS | bpf_get_smp_processor_id();
+}
+
+static __always_inline u64 first_word(const struct start *start, const struct packet *packet, u64 bits)
+{
+	if (packet->from_hi && packet->tuple.protocol != PROTOCOL_ICMP && packet->tuple.protocol != PROTOCOL_ICMPV6)
+		bits |= STATUS_SWAPPED;
+	return STATUS_BIT(bits) | start->state << STATE_SHIFT;
+}
+
+/* A new connection under the tuple of one that is over, by the owner of the claim. The counters are added to, not written: a
+ * late packet of the old connection may still be adding to them. */
+static __always_inline void restart(struct conn *conn, const struct packet *packet, const struct start *start, u64 now, u64 bits,
+				    struct counters *totals, u32 ifindex)
+{
+	struct conn fresh = {};
+
+	/* Packets that found the old connection alive may read a mixture here. They are of the same two ends and at the same time, so
+	 * what they make of it is what some order of their arrival would have made. */
+	*conn_word(conn) = first_word(start, packet, bits);
+	conn->tcp_last = start->last;
+	__builtin_memcpy(conn->window, fresh.window, sizeof(*conn) - __builtin_offsetof(struct conn, window));
+	conn->id = new_id(totals);
+	conn->created = now;
+	conn->ifindex = ifindex;
+	__sync_fetch_and_add(&conn->packets[ORIGINAL], packet->packets);
+	__sync_fetch_and_add(&conn->bytes[ORIGINAL], packet->bytes);
+	/* An exchange, for it orders all of the above before the entry is alive again. */
+	__sync_lock_test_and_set(&conn->expires, now + start->timeout);
+}
+
+static __always_inline int insert(const struct packet *packet, const struct start *start, u64 now, u64 bits,
+				  struct counters *totals, u32 ifindex)
+{
+	struct conn conn = {
+		.expires = now + start->timeout,
+		.packets[ORIGINAL] = packet->packets,
+		.bytes[ORIGINAL] = packet->bytes,
+		.created = now,
+		.ifindex = ifindex,
+	};
+
+	*conn_word(&conn) = first_word(start, packet, bits);
+	conn.tcp_last = start->last;
+	conn.id = new_id(totals);
+	return connections.insert((struct tuple *)&packet->tuple, &conn);
+}
+
+#endif

@@ -1,0 +1,20 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The datapath of ctweb, as the story of one packet:
+ *   1. A hook hands its frame to parse(), which makes a tuple and a direction of it, or says why it cannot.
+ *   2. track() finds the tuple's connection or starts one, lets the protocol decide, and counts.
+ *   3. The frame goes on its way: no program here ever drops or changes one.
+ * Compiled by BCC at start (ctweb/datapath/build.py), which sets what config.h names. */
+#include "wire.h"
+#include "types.h"
+#include "config.h"
+#include "maps.h"
+#include "packet.h"
+#include "icmp.h"
+#include "parse.h"
+#include "state.h"
+#include "tcp.h"
+#include "udp.h"
+#include "conn.h"
+#include "track.h"
+#include "reap.h"
+#include "hooks.h"

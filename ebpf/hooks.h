@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The programs that are attached. None drops or changes a frame.
+ * The tc programs return TC_ACT_UNSPEC, which is TCX_NEXT too: whatever program or filter stands behind this one runs as if this
+ * one were not there. TC_ACT_OK would end the chain: tcx programs and clsact filters of others behind it would never see the packet. */
+#ifndef CTWEB_HOOKS_H
+#define CTWEB_HOOKS_H
+
+enum { PASS_ON = -1 };		/* TC_ACT_UNSPEC */
+enum { PULL = 256 };		/* headers are at most this long */
+
+enum hook { INGRESS, EGRESS };
+
+static __always_inline u64 clock_now(struct __sk_buff *skb)
+{
+#ifdef REPLAY
+	return skb->tstamp;
+#else
+	return bpf_jiffies64() * TICK_NSEC;
+#endif
+}
+
+static __always_inline void see(const struct frame *frame, const struct packet *packet, int error, u64 now, enum hook hook,
+				struct counters *totals)
+{
+	/* Plain adds: only packet programs on this CPU write these two, and those do not interrupt one another. */
+	totals->value[COUNT_OFFERED_PACKETS] += packet->packets;
+	totals->value[COUNT_OFFERED_BYTES] += packet->bytes;
+	if (unlikely(error))
+		count_untracked(totals, error, packet);
+	else
+		track(packet, now, hook == EGRESS ? STATUS_CONFIRMED : 0, totals, frame->ifindex);
+}
+
+static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 ethertype)
+{
+	u32 zero = 0;
+	struct counters *totals = counters.lookup(&zero);
+	if (!totals)
+		return PASS_ON;
+	struct packet packet;
+	struct frame frame;
+	int error = 0;
+
+	for (int pulled = 0; pulled < 2; pulled++) {
+		packet = (struct packet){ .packets = 1 };
+		frame = (struct frame){
+			.data = (void *)(long)skb->data,
+			.end = (void *)(long)skb->data_end,
+#ifdef REPLAY
+			.length = skb->wire_len,
+#else
+			.length = skb->len,
+#endif
+			.gso_size = skb->gso_size,
+			.ifindex = skb->ifindex,
+			.scratch = &totals->scratch,
+		};
+		if (unlikely(frame.gso_size))
+			frame.gso_segs = skb->gso_segs;
+		error = parse(&frame, ethertype, &packet);
+		if (likely(!error) || error == NOT_IP)
+			break;
+		/* Headers outside of the linear part: fetch them there, once. */
+		if (frame.data + skb->len <= frame.end || frame.data + PULL <= frame.end ||
+		    bpf_skb_pull_data(skb, skb->len < PULL ? skb->len : PULL))
+			break;
+	}
+	if (error == NOT_IP)
+		return PASS_ON;
+	if (hook == EGRESS && skb->ingress_ifindex) {
+		u32 ifindex = skb->ingress_ifindex;
+
+		if (interfaces.lookup(&ifindex)) {
+			if (!error)
+				confirm(&packet);
+			return PASS_ON;
+		}
+	}
+	see(&frame, &packet, error, clock_now(skb), hook, totals);
+	return PASS_ON;
+}
+
+int tc_ingress(struct __sk_buff *skb)
+{
+	return tc(skb, INGRESS, 0);
+}
+
+int tc_egress(struct __sk_buff *skb)
+{
+	return tc(skb, EGRESS, 0);
+}
+
+/* For devices without a link header. */
+int tc_ingress_l3(struct __sk_buff *skb)
+{
+	return skb->protocol ? tc(skb, INGRESS, skb->protocol) : PASS_ON;
+}
+
+int tc_egress_l3(struct __sk_buff *skb)
+{
+	return skb->protocol ? tc(skb, EGRESS, skb->protocol) : PASS_ON;
+}
+
+#ifndef REPLAY
+int xdp_ingress(struct xdp_md *xdp)
+{
+	u32 zero = 0;
+	struct counters *totals = counters.lookup(&zero);
+	if (!totals)
+		return XDP_PASS;
+	struct packet packet = { .packets = 1 };
+	struct frame frame = {
+		.data = (void *)(long)xdp->data,
+		.end = (void *)(long)xdp->data_end,
+		.ifindex = xdp->ingress_ifindex,
+		.scratch = &totals->scratch,
+	};
+	frame.length = frame.end - frame.data;
+	int error = parse(&frame, 0, &packet);
+
+	if (error != NOT_IP)
+		see(&frame, &packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, totals);
+	return XDP_PASS;
+}
+#endif
+
+/* Tells user space the datapath's time (ctweb/datapath/clock.py): it leaves it in the first bytes of the packet data. */
+int read_clock(struct __sk_buff *skb)
+{
+	u64 *out = (void *)(long)skb->data;
+
+	if ((void *)(out + 1) > (void *)(long)skb->data_end)
+		return 1;
+	*out = bpf_jiffies64() * TICK_NSEC;
+	return 0;
+}
+
+#endif

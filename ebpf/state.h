@@ -1,0 +1,46 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* What a protocol says of a packet, and the word of an entry that holds status and TCP state together. */
+#ifndef CTWEB_STATE_H
+#define CTWEB_STATE_H
+
+/* status and the four bytes after it are one 64-bit word, so that both change by one atomic operation. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+enum { STATUS_SHIFT = 0, STATE_SHIFT = 32 };
+#else
+enum { STATUS_SHIFT = 32, STATE_SHIFT = 24 };
+#endif
+_Static_assert(__builtin_offsetof(struct conn, status) == 8 && __builtin_offsetof(struct conn, tcp_state) == 12, "the word");
+
+#define STATUS_BIT(bit) ((u64)(bit) << STATUS_SHIFT)
+
+static __always_inline u64 *conn_word(struct conn *conn)
+{
+	return (u64 *)&conn->status;
+}
+
+/* A read that is made where it stands: others write to the same memory at any time. */
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+
+/* How a connection's first packet sets it up. */
+struct start {
+	u64 timeout;
+	u64 state;		/* TCP */
+	u64 last;
+};
+
+/* What a later packet does. */
+enum verdict {
+	VERDICT_COUNT,		/* belongs to the connection */
+	VERDICT_INVALID,	/* does not belong to it */
+	VERDICT_IGNORED,	/* let through without effect */
+	VERDICT_REOPEN,		/* ends it and starts a new one */
+	VERDICT_RESET,		/* belongs to it and ends it */
+};
+
+/* What an accepted packet changes, beyond the counters. */
+struct change {
+	u64 timeout;		/* from now */
+	u64 bits;		/* status bits to set */
+};
+
+#endif

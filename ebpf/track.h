@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* One packet: find its connection or start one, let the protocol decide, count. */
+#ifndef CTWEB_TRACK_H
+#define CTWEB_TRACK_H
+
+enum { EEXIST = 17 };
+
+/* May this packet start a connection, and how? 0 or the counter of the reason. */
+static __always_inline int start_of(const struct packet *packet, const struct settings *settings, struct start *start)
+{
+	switch (packet->tuple.protocol) {
+	case PROTOCOL_TCP:
+		return tcp_start(packet, settings, start);
+	case PROTOCOL_UDP:
+	case PROTOCOL_UDPLITE:
+		start->timeout = settings->timeout[TIMEOUT_UDP];
+		return 0;
+	case PROTOCOL_ICMP:
+	case PROTOCOL_ICMPV6:
+		start->timeout = settings->timeout[TIMEOUT_ICMP];
+		return packet->start ? 0 : COUNT_INVALID_ICMP;
+	default:
+		start->timeout = settings->timeout[TIMEOUT_GENERIC];
+		return 0;
+	}
+}
+
+static __always_inline int decide(struct conn *conn, u64 word, const struct packet *packet, u64 direction, u64 now,
+				  const struct settings *settings, struct change *change)
+{
+	switch (packet->tuple.protocol) {
+	case PROTOCOL_TCP:
+		return tcp_packet(conn, word, packet, direction, settings, change);
+	case PROTOCOL_UDP:
+	case PROTOCOL_UDPLITE:
+		udp_packet(conn, word, now, settings, change);
+		break;
+	case PROTOCOL_ICMP:
+	case PROTOCOL_ICMPV6:
+		change->timeout = settings->timeout[TIMEOUT_ICMP];
+		break;
+	default:
+		change->timeout = settings->timeout[TIMEOUT_GENERIC];
+	}
+	return VERDICT_COUNT;
+}
+
+/* A packet of a live connection. */
+static __always_inline int go_on(struct conn *conn, u64 expires, const struct packet *packet, u64 now, u64 bits,
+				 const struct settings *settings, struct counters *totals)
+{
+	u64 word = READ_ONCE(*conn_word(conn));
+	u64 direction = (packet->from_hi ^ word >> STATUS_SHIFT) & STATUS_SWAPPED;
+	struct change change = { .bits = bits };
+	int verdict = decide(conn, word, packet, direction, now, settings, &change);
+
+	if (unlikely(verdict == VERDICT_REOPEN))
+		return verdict;
+	if (unlikely(verdict == VERDICT_INVALID)) {
+		count_untracked(totals, COUNT_INVALID_TCP, packet);
+		return verdict;
+	}
+	if (direction == REPLY)
+		change.bits |= STATUS_SEEN_REPLY;
+	if (unlikely(STATUS_BIT(change.bits) & ~word))
+		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(change.bits));
+	if (unlikely(verdict == VERDICT_IGNORED)) {
+		count_untracked(totals, COUNT_IGNORED_TCP, packet);
+		return verdict;
+	}
+	__sync_fetch_and_add(&conn->packets[direction], packet->packets);
+	__sync_fetch_and_add(&conn->bytes[direction], packet->bytes);
+	if (unlikely(verdict == VERDICT_RESET)) {
+		if (claim(conn, expires)) {
+			end(conn, expires, now, totals, COUNT_RESET);
+			__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
+			return verdict;
+		}
+	} else if (now + change.timeout != expires) {
+		/* Fails if somebody stamped it in the meantime, which is as good, or claimed it. */
+		__sync_val_compare_and_swap(&conn->expires, expires, now + change.timeout);
+	}
+	/* Ended while we counted: whoever ended it may have taken the counters before our adds. */
+	if (unlikely(READ_ONCE(conn->expires) <= EXPIRES_ENDED))
+		move_counters(conn, totals);
+	return verdict;
+}
+
+/* `bits`: status bits that this hook sets. */
+static __always_inline void track(const struct packet *packet, u64 now, u64 bits, struct counters *totals, u32 ifindex)
+{
+	u32 zero = 0;
+	struct settings *in_force = settings.lookup(&zero);
+	struct conn *conn = connections.lookup((struct tuple *)&packet->tuple);
+	struct start start = {};
+	u32 cause = COUNT_EXPIRED;
+	u64 expires = EXPIRES_CLAIMED;
+	int reason;
+
+	if (!in_force)
+		return;		/* cannot be: the array has one element */
+	if (likely(conn)) {
+		expires = settled(conn);
+		if (likely(expires > now)) {
+			if (go_on(conn, expires, packet, now, bits, in_force, totals) != VERDICT_REOPEN)
+				return;
+			cause = COUNT_REOPENED;
+		}
+	}
+
+	reason = start_of(packet, in_force, &start);
+	if (reason) {
+		count_untracked(totals, reason, packet);
+		return;
+	}
+	/* Still claimed is about to be deleted, most likely is already. */
+	if (!conn || expires == EXPIRES_CLAIMED) {
+		int error = insert(packet, &start, now, bits, totals, ifindex);
+
+		if (!error)
+			count(totals, COUNT_CREATED, 1);
+		else if (error != -EEXIST)
+			count_untracked(totals, COUNT_REFUSED, packet);
+		if (error != -EEXIST)
+			return;
+		/* Another CPU was first. */
+		conn = connections.lookup((struct tuple *)&packet->tuple);
+		expires = conn ? settled(conn) : EXPIRES_CLAIMED;
+		if (expires > now && go_on(conn, expires, packet, now, bits, in_force, totals) != VERDICT_REOPEN)
+			return;
+	} else if (claim(conn, expires)) {
+		end(conn, expires, now, totals, cause);
+		restart(conn, packet, &start, now, bits, totals, ifindex);
+		count(totals, COUNT_CREATED, 1);
+		return;
+	}
+	count_untracked(totals, COUNT_BUSY, packet);
+}
+
+/* A packet that was counted at another hook, on its way out. */
+static __always_inline void confirm(const struct packet *packet)
+{
+	struct conn *conn = connections.lookup((struct tuple *)&packet->tuple);
+
+	/* Should the entry be restarted meanwhile, its new connection is of the same two ends and this packet is leaving. */
+	if (conn && !(READ_ONCE(conn->status) & STATUS_CONFIRMED))
+		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(STATUS_CONFIRMED));
+}
+
+#endif
