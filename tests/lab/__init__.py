@@ -1,0 +1,1 @@
+"""Network namespaces with real tools in them, and a real `ctweb run` in the middle."""
