@@ -1,0 +1,57 @@
+"""`make bench`: every figure, printed and written to bench/results.json.
+
+`--quick` measures shorter (the figures are rougher); `--docs` also writes the table in docs/benchmarks.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench import packet_cost, sweep
+from bench.figure import Figure, as_json, as_markdown, replace_generated
+from bench.machine import machine
+from ctweb.datapath.build import BuildError
+
+HERE = Path(__file__).parent
+
+
+def measured(quick: bool) -> Iterator[Figure]:
+    """Every figure, as it is done."""
+    yield from packet_cost.figures(runs=200_000 if quick else 10_000_000, rounds=3 if quick else 5)
+    yield from sweep.figures(rounds=3 if quick else 9)
+
+
+def main() -> int:
+    """Measure and report. A missed target is told, and is no failure: machines differ."""
+    parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
+    parser.add_argument("--docs", action="store_true", help="write the table in docs/benchmarks.md")
+    options = parser.parse_args()
+    if os.geteuid() != 0:
+        print("bench: loading BPF programs needs root: start again with sudo (sudo make bench)", file=sys.stderr)
+        return 2
+    # One CPU: moving between them would show in the figures.
+    os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
+    here = machine()
+    print(", ".join(f"{key} {value}" for key, value in here.items()), flush=True)
+    figures = []
+    try:
+        for figure in measured(options.quick):
+            print(figure.line(), flush=True)
+            figures.append(figure)
+    except BuildError as error:
+        print(f"bench: {error}; see ctweb doctor", file=sys.stderr)
+        return 2
+    (HERE / "results.json").write_text(as_json(figures, here))
+    print(f"written to {HERE / 'results.json'}")
+    if options.docs:
+        replace_generated(HERE.parent / "docs" / "benchmarks.md", as_markdown(figures, here))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""What one sweep of the table costs: read to columns, rates worked out, expiry decided."""
+
+from __future__ import annotations
+
+import ctypes
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+from bcc.libbcc import lib
+
+from bench.figure import Figure, Samples
+from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
+from ctweb.datapath.maps import Reader
+from ctweb.table import expiry
+from ctweb.table.snapshot import Snapshot, advance
+
+ENTRIES = 1_000_000
+FEW = 10_000
+MOST_SECONDS = 1.0
+BATCH = 65_536
+
+
+def fill(datapath: Datapath, entries: int) -> None:
+    """Put that many live TCP connections into the map, each with counters of its own. Raises OSError."""
+    number = np.arange(entries, dtype=np.uint32)
+    keys = np.zeros(entries, datapath.key_dtype)
+    keys["lo_addr"][:, 0] = (0x0A000000 + (number >> 4)).astype(">u4").view(np.uint32)
+    keys["hi_addr"][:, 0] = np.uint32(0xC0A80001)
+    keys["lo_port"] = 1024 + (number & 15)
+    keys["hi_port"] = 443
+    keys["protocol"], keys["family"] = 6, 4
+    leaves = np.zeros(entries, datapath.leaf_dtype)
+    now = datapath.clock.now()
+    leaves["id"] = number + 1
+    leaves["created"] = now
+    leaves["expires"] = now + 86_400 * 10**9
+    leaves["tcp_state"] = datapath.enums["tcp_state"]["TCP_ESTABLISHED"]
+    leaves["packets"] = (number[:, np.newaxis] & 0xFFF) + 1
+    leaves["bytes"] = leaves["packets"] * 1000
+    for start in range(0, entries, BATCH):
+        part = slice(start, start + BATCH)
+        count = ctypes.c_uint32(len(keys[part]))
+        if lib.bpf_update_batch(
+            datapath.connections.map_fd, keys[part].ctypes.data, leaves[part].ctypes.data, ctypes.byref(count)
+        ):
+            error = ctypes.get_errno()
+            raise OSError(error, f"filling the map stopped after {start + count.value} entries")
+
+
+class BareReader:
+    """The kernel's batch reads into the same buffers again and again, and nothing else: what any reader must pay."""
+
+    def __init__(self, datapath: Datapath) -> None:
+        self._fd = datapath.connections.map_fd
+        self._keys = np.empty(BATCH, datapath.key_dtype)
+        self._leaves = np.empty(BATCH, datapath.leaf_dtype)
+
+    def read(self) -> int:
+        """How many entries there were."""
+        cursor = ctypes.c_uint64()
+        place = ctypes.cast(ctypes.byref(cursor), ctypes.POINTER(ctypes.c_uint32))
+        came_from, total, failed = None, 0, 0
+        while not failed:
+            count = ctypes.c_uint32(BATCH)
+            failed = lib.bpf_lookup_batch(
+                self._fd, came_from, place, self._keys.ctypes.data, self._leaves.ctypes.data, ctypes.byref(count)
+            )
+            total += count.value
+            came_from = place
+        return total
+
+
+@contextmanager
+def filled(entries: int) -> Iterator[Datapath]:
+    """A datapath of the largest size with that many connections."""
+    datapath = compile_datapath(BuildOptions(max_entries=ENTRIES))
+    try:
+        fill(datapath, entries)
+        yield datapath
+    finally:
+        datapath.close()
+
+
+def sweep(datapath: Datapath, reader: Reader, before: Snapshot) -> Snapshot:
+    """What the tracker does each second, but for the reaping, of which there is none here."""
+    now = datapath.clock.now()
+    columns = reader.read()
+    until = datapath.clock.now()
+    if expiry.due(columns, before.now).any():
+        raise RuntimeError("a connection of the benchmark expired while it ran")
+    return advance(before, columns, time=time.time(), now=now, until=until, counters={})
+
+
+def measure(entries: int, rounds: int) -> tuple[Samples, Samples]:
+    """CPU seconds of a sweep, and of the kernel's part of it alone, interleaved."""
+    with filled(entries) as datapath:
+        reader, bare = Reader(datapath.connections), BareReader(datapath)
+        snapshot = sweep(datapath, reader, Snapshot.empty())
+        whole, kernel = [], []
+        for _ in range(rounds):
+            start = time.process_time()
+            read = bare.read()
+            middle = time.process_time()
+            snapshot = sweep(datapath, reader, snapshot)
+            whole.append(time.process_time() - middle)
+            kernel.append(middle - start)
+            if not read == len(snapshot) == entries:
+                raise RuntimeError(f"{entries} connections, but {read} and {len(snapshot)} were read")
+    return Samples.of(whole), Samples.of(kernel)
+
+
+def figures(rounds: int) -> list[Figure]:
+    """A sweep of a full table, and of a large one that is nearly empty."""
+    found = []
+    for entries, most in ((ENTRIES, MOST_SECONDS), (FEW, None)):
+        whole, kernel = measure(entries, rounds)
+        found.append(
+            Figure.compare(
+                f"one sweep of {entries:,} connections (max-entries {ENTRIES:,}): columns, rates, expiry",
+                "s of CPU",
+                whole,
+                "the kernel's batch reads alone",
+                kernel,
+                most_value=most,
+            )
+        )
+    return found
