@@ -49,6 +49,7 @@ missing_packages() {
 		iperf3 iperf3
 		nc netcat-openbsd
 		nft nftables
+		npm npm
 		ping iputils-ping
 		setpriv util-linux
 		shellcheck shellcheck
@@ -91,6 +92,16 @@ install_python_packages() {
 	echo "$wanted" >".venv/$1.stamp"
 }
 
+# -- What npm provides: tools that check the page. The page itself needs none of them.
+install_node_packages() {
+	wanted=$(sha256sum <tests/browser/package-lock.json)
+	[ "$(cat tests/browser/node_modules/.stamp 2>/dev/null)" != "$wanted" ] || return 0
+	say "installing npm packages into tests/browser/node_modules"
+	npm ci --prefix tests/browser --ignore-scripts --no-audit --no-fund --loglevel=error >&2 ||
+		die "npm could not install the packages; its own message is above. Is the npm registry reachable from here?"
+	echo "$wanted" >tests/browser/node_modules/.stamp
+}
+
 mode=${1:-setup}
 case $mode in
 setup | run | test) ;;
@@ -112,6 +123,7 @@ if ! venv_is_usable; then
 fi
 if [ "$mode" = test ]; then
 	install_python_packages test '.[test]'
+	install_node_packages
 else
 	install_python_packages run .
 fi
