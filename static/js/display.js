@@ -46,6 +46,11 @@ export class Display {
     return this.#held !== undefined;
   }
 
+  /** The ids of the rows whose order is held. */
+  get heldIds() {
+    return this.#held ? [...this.#held.byId.keys()] : [];
+  }
+
   /** Timeouts stand still, or count again. @param {boolean} stopped */
   stopTime(stopped) {
     this.#stopped = stopped ? (this.#stopped ?? performance.now()) : undefined;
@@ -126,11 +131,11 @@ export class Display {
     const now = performance.now();
     const fresh = new Map(message.rows.map((row) => [row[".id"], row]));
     for (const [id, seen] of held.byId) {
-      const row = fresh.get(id);
+      const row = fresh.get(id) ?? message.watched?.[id];
       if (row) {
         seen.row = row;
         seen.read = now;
-      } else if (seen.row.flags.includes("D")) {
+      } else if (row === null) {
         held.gone.add(id);
       }
     }

@@ -2,7 +2,9 @@
 
 /** @import { Trouble } from "./live.js" */
 /** @import { Message, RowsMessage } from "./protocol.js" */
+import { Chooser } from "./chooser.js";
 import { CARD_COLUMNS, COLUMN } from "./columns.js";
+import { Detail } from "./detail.js";
 import { Display } from "./display.js";
 import { Empty } from "./empty.js";
 import { helpDialog } from "./help.js";
@@ -29,6 +31,8 @@ const status = new Status();
 const empty = new Empty();
 const search = new Search(byId("search"));
 const table = new Table(byId("table"), display);
+const chooser = new Chooser(byId("columns"));
+const detail = new Detail(byId("detail"));
 const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
 
 /** The window that the table needs. */
@@ -40,7 +44,9 @@ let refused;
 
 function ask() {
   answerDue = true;
-  live.show({ filter: refused === view.filter ? (display.message?.filter ?? "") : view.filter, sort: view.sort, ...range });
+  const filter = refused === view.filter ? (display.message?.filter ?? "") : view.filter;
+  const watch = [...new Set([...display.heldIds, ...(detail.row ? [detail.row[".id"]] : [])])];
+  live.show({ filter, sort: view.sort, ...range, ...(watch.length && { watch: watch.slice(0, 500) }) });
 }
 
 /** Another filter or order. What is shown stays until the answer is here. */
@@ -71,6 +77,12 @@ live.onMessage = (/** @type {Message} */ message) => {
   if (message.type === "hello") {
     byId("version").textContent = message.version;
   } else if (message.type === "error") {
+    if (message.field === "sort" && display.message) {
+      view.sort = display.message.sort;
+      table.head.setSort(view.sort);
+      table.stay();
+      return;
+    }
     // An error may come late: about a filter that has been typed over since.
     if (message.filter !== view.filter) return;
     search.error(message.message);
@@ -80,6 +92,11 @@ live.onMessage = (/** @type {Message} */ message) => {
   } else {
     if (message.filter === view.filter) search.error("");
     take(message);
+    if (detail.row && !status.paused) {
+      const id = detail.row[".id"];
+      const row = message.rows.find((one) => one[".id"] === id) ?? message.watched?.[id];
+      if (row !== undefined) detail.update(row ?? undefined);
+    }
     status.count(message);
     status.held = display.held;
     status.paint();
@@ -116,6 +133,14 @@ empty.onClear = () => search.set("");
 empty.onRetry = () => live.connect();
 byId("retry").addEventListener("click", () => live.connect());
 
+chooser.onChange = (/** @type {string[]} */ names) => {
+  view.columns = names;
+  view.keepColumns();
+  view.write("replace");
+  useColumns();
+};
+byId("open-columns").addEventListener("click", () => chooser.show(view.columns));
+
 view.onChange = () => {
   refused = undefined;
   search.fill(view.filter);
@@ -143,6 +168,7 @@ function setHeld(/** @type {boolean} */ held) {
   status.held = display.held;
   table.refresh();
   status.paint();
+  ask();
 }
 
 table.body.addEventListener("pointermove", (event) => {
@@ -178,6 +204,37 @@ function syncCards() {
 cardSort.addEventListener("change", () => table.head.onSort(cardSort.value));
 cardOrder.addEventListener("click", () => table.head.onSort(cardSort.value));
 
+/* One connection is chosen: by a click or by j and k. Its panel follows the choice while it is open. */
+
+/** @param {number} by */
+function step(by) {
+  const [first, last] = table.seen;
+  const from = table.selectedIndex;
+  const inView = from >= first && from <= last;
+  table.select(inView ? Math.min(display.count - 1, Math.max(0, from + by)) : by > 0 ? first : last);
+}
+
+function openDetail() {
+  const row = display.at(table.selectedIndex)?.row;
+  if (!row) return;
+  detail.show(row);
+  ask();
+}
+
+table.onSelect = () => {
+  if (detail.open) openDetail();
+};
+detail.onClose = () => {
+  table.host.focus();
+  ask();
+};
+table.body.addEventListener("click", (event) => {
+  // A click that ends a selection of text is no click.
+  if (getSelection()?.isCollapsed === false) return;
+  table.select(table.indexOf(/** @type {Element} */ (event.target)));
+  openDetail();
+});
+
 /** A tooltip is made when it is wanted, not for every row each second. */
 table.body.addEventListener("pointerover", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
@@ -198,10 +255,17 @@ bindKeys({
     if (document.activeElement === search.input) {
       if (search.value) search.set("");
       else table.host.focus();
+    } else if (detail.open) {
+      detail.close();
     } else {
       table.select(-1);
     }
   },
+  j: () => step(1),
+  k: () => step(-1),
+  ArrowDown: () => step(1),
+  ArrowUp: () => step(-1),
+  Enter: openDetail,
 });
 
 themeSwitch(byId("theme"));
@@ -217,7 +281,10 @@ live.connect();
 
 setInterval(() => {
   if (document.hidden) return;
-  if (!status.paused && !status.trouble) table.tick();
+  if (!status.paused && !status.trouble) {
+    table.tick();
+    detail.tick();
+  }
   if (status.trouble) {
     status.paint();
     empty.paint(display.message, status.trouble);

@@ -10,6 +10,7 @@
  * @property {string} sort A property name, `-` before it for descending.
  * @property {number} offset
  * @property {number} limit At most 500.
+ * @property {string[]} [watch] Ids of connections to be told of wherever they stand; at most 500.
  *
  * @typedef {object} RowsMessage
  * @property {"rows"} type
@@ -21,6 +22,7 @@
  * @property {string} filter
  * @property {string} sort
  * @property {Row[]} rows
+ * @property {Record<string, Row | null>} [watched] The watched connections; null: it has ended.
  * @property {Record<string, number>} [counters]
  *
  * @typedef {{type: "hello", version: string, interval: number}} HelloMessage

@@ -1,0 +1,192 @@
+/** The panel of one connection: its way, its traffic, what is known about it in words. */
+
+/** @import { Row } from "./protocol.js" */
+import { COLUMNS } from "./columns.js";
+import { FLAGS } from "./flags.js";
+import { clock, duration, grouped, rate, roughBytes } from "./format.js";
+import { SAMPLES, Sparkline } from "./sparkline.js";
+
+const PROTOCOLS = /** @type {Record<string, string>} */ ({ tcp: "TCP", udp: "UDP", icmp: "ICMP", icmpv6: "ICMPv6", gre: "GRE", sctp: "SCTP", dccp: "DCCP", "udp-lite": "UDP-Lite" });
+
+const STATES = /** @type {Record<string, string>} */ ({
+  none: "nothing has been seen yet",
+  "syn-sent": "asked to open, no answer yet",
+  "syn-received": "answered, the handshake is not complete",
+  established: "open",
+  "fin-wait": "one side has said that it is done",
+  "close-wait": "the other side has acknowledged that",
+  "last-ack": "both are done, the last acknowledgement is missing",
+  "time-wait": "closed in good order, kept for stragglers",
+  close: "broken off by a reset",
+  listen: "both have asked to open at the same time",
+});
+
+/** What the panel draws anyway, without a line of its own. */
+const DRAWN = new Set(["flags", "protocol", "src-address", "dst-address", "tcp-state", "timeout", "orig-rate", "repl-rate", "orig-bytes", "repl-bytes", "orig-packets", "repl-packets", "reply-src-address", "reply-dst-address"]);
+
+/**
+ * @param {string} tag
+ * @param {string} className
+ * @param {...(string | Node)} content
+ */
+function make(tag, className, ...content) {
+  const element = document.createElement(tag);
+  element.className = className;
+  element.append(...content);
+  return element;
+}
+
+/**
+ * Make `before` like `after`, touching only what differs: a selection of text survives a sweep.
+ * @param {Element} before
+ * @param {Element} after
+ */
+function morph(before, after) {
+  if (before.isEqualNode(after)) return;
+  const alike = before.tagName === after.tagName && before.className === after.className;
+  if (!alike || !after.children.length || before.childNodes.length !== after.childNodes.length) {
+    before.replaceWith(after);
+    return;
+  }
+  [...before.childNodes].forEach((child, at) => {
+    const wanted = /** @type {ChildNode} */ (after.childNodes[at]);
+    if (child instanceof Element && wanted instanceof Element) morph(child, wanted);
+    else if (!child.isEqualNode(wanted)) child.replaceWith(wanted.cloneNode(true));
+  });
+}
+
+export class Detail {
+  /** @type {Row | undefined} */
+  row;
+  #read = 0;
+  #ended = false;
+  #history = /** @type {[string, string][]} */ ([]);
+  #sparkline = new Sparkline();
+
+  /** @type {() => void} */
+  onClose = () => {};
+
+  /** @param {HTMLElement} panel */
+  constructor(panel) {
+    this.panel = panel;
+    panel.querySelector("button")?.addEventListener("click", () => this.close());
+  }
+
+  get open() {
+    return this.row !== undefined;
+  }
+
+  /** @param {Row} row */
+  show(row) {
+    if (row[".id"] !== this.row?.[".id"]) {
+      this.#history = [];
+      this.#sparkline = new Sparkline();
+    }
+    this.panel.hidden = false;
+    this.update(row);
+  }
+
+  close() {
+    if (!this.open) return;
+    this.row = undefined;
+    this.panel.hidden = true;
+    this.onClose();
+  }
+
+  /** A new sweep: the row as it is now, undefined when it has ended. @param {Row | undefined} row */
+  update(row) {
+    this.#ended = row === undefined;
+    if (row) {
+      this.row = row;
+      this.#read = performance.now();
+      const state = /** @type {string | undefined} */ (row["tcp-state"]);
+      if (state && state !== this.#history.at(-1)?.[0]) this.#history.push([state, clock(new Date())]);
+      this.#sparkline.add(Number(row["orig-rate"] ?? 0), Number(row["repl-rate"] ?? 0));
+    }
+    if (this.row) this.#paint(this.row);
+  }
+
+  /** Time left, between two sweeps. */
+  tick() {
+    const left = this.panel.querySelector(".left");
+    if (!left || !this.row) return;
+    const text = this.#timeLeft(this.row);
+    if (left.textContent !== text) left.textContent = text;
+  }
+
+  /** @param {Row} row */
+  #timeLeft(row) {
+    if (this.#ended) return "has ended";
+    if (row.flags.includes("D")) return "about to be removed";
+    return `${duration(row.timeout - (performance.now() - this.#read) / 1000)} left unless a packet comes`;
+  }
+
+  /** @param {Row} row */
+  #paint(row) {
+    this.panel.classList.toggle("ended", this.#ended);
+    const state = /** @type {string | undefined} */ (row["tcp-state"]);
+    const title = make("h2", "", PROTOCOLS[row.protocol] ?? row.protocol);
+    title.id = "detail-title";
+    if (state) {
+      const chip = make("span", "chip", state);
+      chip.dataset.state = state;
+      title.append(chip);
+    }
+    const parts = [
+      make("div", "detail-head", title, make("p", "left", this.#timeLeft(row))),
+      this.#way(row),
+      make("div", "", /** @type {Element} */ (this.#sparkline.element.cloneNode(true)), make("p", "peak", `last ${SAMPLES} s, peak ${rate(this.#sparkline.peak).join(" ")}`)),
+    ];
+    if (this.#history.length) parts.push(make("h3", "", "State, as seen here"), this.#states());
+    parts.push(make("h3", "", "Flags"), this.#flags(row), ...this.#properties(row));
+    morph(/** @type {Element} */ (this.panel.querySelector(".detail-body")), make("div", "detail-body", ...parts));
+  }
+
+  /** Source, translations, destination, and what flows between them. @param {Row} row */
+  #way(row) {
+    const source = row["src-address"];
+    const destination = row["dst-address"];
+    const seenAs = String(row["reply-dst-address"] ?? source);
+    const really = String(row["reply-src-address"] ?? destination);
+    const steps = [make("p", "end", make("small", "", "Source"), source)];
+    if (seenAs !== source) steps.push(make("p", "nat", make("small", "", "seen by the destination as"), seenAs));
+    steps.push(make("div", "flows", this.#flow(row, "orig", "↓", "there"), this.#flow(row, "repl", "↑", "back")));
+    steps.push(make("p", "end", make("small", "", "Destination"), destination));
+    if (really !== destination) steps.push(make("p", "nat", make("small", "", "translated to"), really));
+    return make("div", "way", ...steps);
+  }
+
+  /** @param {Row} row @param {string} prefix @param {string} arrow @param {string} className */
+  #flow(row, prefix, arrow, className) {
+    const [speed, unit] = rate(Number(row[`${prefix}-rate`] ?? 0));
+    const bytes = Number(row[`${prefix}-bytes`] ?? 0);
+    return make(
+      "p", className, make("span", "arrow", arrow), make("b", "", `${speed} ${unit}`),
+      make("span", "", `${roughBytes(bytes)} in ${grouped(Number(row[`${prefix}-packets`] ?? 0))} packets`),
+    );
+  }
+
+  #states() {
+    return make("ol", "states", ...this.#history.map(([state, seen]) => make("li", "", make("time", "", seen), make("b", "", state), ` ${STATES[state] ?? ""}`)));
+  }
+
+  /** @param {Row} row */
+  #flags(row) {
+    const lines = [...row.flags].flatMap((letter) => {
+      const [name, meaning] = FLAGS.get(letter) ?? ["", ""];
+      return [make("dt", "", letter), make("dd", "", make("b", "", name), ` ${meaning}`)];
+    });
+    return make("dl", "flag-legend", ...lines);
+  }
+
+  /** @param {Row} row @returns {HTMLElement[]} */
+  #properties(row) {
+    const lines = COLUMNS.filter(({ name }) => !DRAWN.has(name) && row[name] !== undefined && row[name] !== 0).map((column) => {
+      const value = row[column.name];
+      const term = make("dt", "", `${column.title}${column.arrow ? ` ${column.arrow}` : ""}`);
+      term.title = column.help;
+      return [term, make("dd", "", typeof value === "number" && column.name !== "gre-key" && column.name !== "icmp-id" ? grouped(value) : String(value))];
+    });
+    return lines.length ? [make("h3", "", "More"), make("dl", "properties", ...lines.flat())] : [];
+  }
+}
