@@ -1,0 +1,73 @@
+"""Entries put into the kernel's table by hand, and packets run through its programs."""
+
+from __future__ import annotations
+
+import ctypes
+import socket
+import struct
+import time
+
+import numpy as np
+from bcc.libbcc import lib
+
+SECOND = 1_000_000_000
+BATCH = 65_536
+FIRST_ID = 1 << 32  # ids that the kernel does not reach in a test
+
+
+def put(datapath, n, *, first=0, **given) -> None:
+    """Write `n` UDP connections from 10.x.y.z:1000 to 192.0.2.1:53, x.y.z counting from `first`.
+
+    Their ids are FIRST_ID + x.y.z, they were made now and expire in an hour. `given`: fields of `struct conn`,
+    each one value for all or one for each entry.
+    """
+    now = datapath.clock.now()
+    given = {"expires": now + 3600 * SECOND, "created": now} | given
+    for start in range(0, n, BATCH):
+        part = slice(start, min(start + BATCH, n))
+        size = part.stop - part.start
+        hosts = np.arange(first + part.start, first + part.stop)
+        made, conns = _keys(datapath, hosts), np.zeros(size, datapath.leaf_dtype)
+        conns["id"] = FIRST_ID + hosts
+        for name, value in given.items():
+            whole = np.asarray(value)
+            conns[name] = whole[part] if whole.ndim and len(whole) == n else whole
+        count = ctypes.c_uint32(size)
+        done = lib.bpf_update_batch(
+            datapath.connections.map_fd, made.ctypes.data, conns.ctypes.data, ctypes.byref(count)
+        )
+        assert done == 0, f"the kernel took {count.value} of {size} entries: errno {ctypes.get_errno()}"
+
+
+def take_away(datapath, n, *, first=0) -> None:
+    """Delete what put() wrote, without asking the program."""
+    made, count = _keys(datapath, np.arange(first, first + n)), ctypes.c_uint32(n)
+    done = lib.bpf_delete_batch(datapath.connections.map_fd, made.ctypes.data, ctypes.byref(count))
+    assert done == 0, f"the kernel deleted {count.value} of {n} entries: errno {ctypes.get_errno()}"
+
+
+def _keys(datapath, hosts):
+    made = np.zeros(len(hosts), datapath.key_dtype)
+    made["lo_addr"][:, 0] = (0x0A000000 + hosts).astype(">u4").view(np.uint32)
+    made["hi_addr"][:, 0] = np.frombuffer(socket.inet_aton("192.0.2.1"), np.uint32)[0]
+    made["lo_port"], made["hi_port"] = socket.htons(1000), socket.htons(53)
+    made["protocol"], made["family"] = socket.IPPROTO_UDP, 4
+    return made
+
+
+def udp_frame(host: int, payload: int = 0) -> bytes:
+    """An Ethernet frame from the connection that put() makes for `host`."""
+    udp = struct.pack("!HHHH", 1000, 53, 8 + payload, 0) + bytes(payload)
+    ip = struct.pack(
+        "!BBHHHBBH4s4s", 0x45, 0, 20 + len(udp), 0, 0, 64, socket.IPPROTO_UDP, 0,
+        struct.pack("!I", 0x0A000000 + host), socket.inet_aton("192.0.2.1"),
+    )  # fmt: skip
+    return bytes(12) + b"\x08\x00" + ip + udp
+
+
+def wait_until(condition, seconds=10.0):
+    """The first true answer of `condition`, asked again and again; the last one if none came in time."""
+    deadline = time.monotonic() + seconds
+    while not (answer := condition()) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return answer
