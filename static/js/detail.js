@@ -48,10 +48,12 @@ function morph(before, after) {
     before.replaceWith(after);
     return;
   }
+  // Both lists as they are now: what is put in is taken out of `after`.
+  const wanted = [...after.childNodes];
   [...before.childNodes].forEach((child, at) => {
-    const wanted = /** @type {ChildNode} */ (after.childNodes[at]);
-    if (child instanceof Element && wanted instanceof Element) morph(child, wanted);
-    else if (!child.isEqualNode(wanted)) child.replaceWith(wanted.cloneNode(true));
+    const other = /** @type {ChildNode} */ (wanted[at]);
+    if (child instanceof Element && other instanceof Element) morph(child, other);
+    else if (!child.isEqualNode(other)) child.replaceWith(other);
   });
 }
 
