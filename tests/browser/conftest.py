@@ -1,0 +1,65 @@
+"""A tracking router, and a browser on it that shows its page."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from lab.network import Namespace, client_router_server, network
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+
+from browser.chromium import Complaints, launch
+from browser.router import URL, Server
+
+Machines = tuple[Namespace, Namespace, Namespace]
+
+
+@pytest.fixture(scope="package")
+def machines() -> Iterator[Machines]:
+    """Client, router and server."""
+    with network() as net:
+        yield client_router_server(net)
+
+
+@pytest.fixture(scope="package")
+def playwright(machines: Machines) -> Iterator[Playwright]:
+    """One for all tests, since one is all that Playwright allows. What it starts is on the router, as it is itself."""
+    _, router, _ = machines
+    context = sync_playwright()
+    with router.entered():
+        started = context.__enter__()
+    yield started
+    context.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="package")
+def server(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    made = Server(*machines, tmp_path_factory.mktemp("browser") / "state")
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="package")
+def browser(playwright: Playwright) -> Iterator[Browser]:
+    browser = launch(playwright)
+    yield browser
+    browser.close()
+
+
+@pytest.fixture
+def complaints() -> list[Complaints]:
+    """One for each page of the test."""
+    return []
+
+
+@pytest.fixture
+def page(server: Server, browser: Browser, complaints: list[Complaints]) -> Iterator[Page]:
+    """A page that has not been opened yet; nothing it does may make the browser complain."""
+    context = browser.new_context(viewport={"width": 1440, "height": 760}, base_url=URL)
+    context.set_default_timeout(20_000)
+    made = context.new_page()
+    complaints.append(Complaints(made))
+    yield made
+    context.close()
+    assert complaints[0].found == []

@@ -1,0 +1,70 @@
+"""A router that runs `ctweb run`, with hosts on both sides of it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+from pathlib import Path
+
+from lab.network import IPV4, Namespace, wait_for
+from running import CTWEB
+
+PORT = 8291
+URL = f"http://127.0.0.1:{PORT}"
+
+
+class Server:
+    """`ctweb run` on the router, with a client and a server host to make traffic between."""
+
+    def __init__(self, client: Namespace, router: Namespace, server: Namespace, state_dir: Path) -> None:
+        self.client, self.router, self.server = client, router, server
+        self._state_dir = state_dir
+        self._log = state_dir.with_suffix(".log")
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        with self._log.open("ab") as log:
+            self.process = self.router.start(
+                CTWEB, "run", "--interface", "lan", "--listen", f"127.0.0.1:{PORT}", "--state-dir", self._state_dir,
+                stderr=log,
+            )  # fmt: skip
+        wait_for("ctweb answers", self._healthy)
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.terminate()
+        self.process.wait(timeout=30)
+
+    def _healthy(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, f"ctweb ended with {self.process.returncode}:\n{self._log.read_text()}"
+        try:
+            return self.ask("GET", "/healthz")[0] == 200
+        except OSError:
+            return False
+
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, object]:
+        with self.router.entered():
+            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+            connection.connect()
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, json.loads(response.read())
+        finally:
+            connection.close()
+
+    def set(self, **settings: str) -> None:
+        """Tracking settings, with _ for -."""
+        body = {name.replace("_", "-"): value for name, value in settings.items()}
+        status, answer = self.ask("POST", "/rest/ip/firewall/connection/tracking/set", body)
+        assert status == 200, answer
+
+    def udp(self, port: int) -> socket.socket:
+        """A socket on the client that sends to a port of the server."""
+        made = self.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        made.connect((IPV4.server, port))
+        return made

@@ -1,0 +1,263 @@
+"""The live table, on real traffic through a tracking router."""
+
+from __future__ import annotations
+
+import re
+import socket
+import time
+
+import pytest
+from lab.network import IPV4
+from playwright.sync_api import Locator, Page, expect
+
+from browser.chromium import Complaints
+from browser.router import Server
+
+UDP_HEADERS = 20 + 8
+
+
+def row(page: Page, endpoint: str) -> Locator:
+    """The row of the connection to `endpoint`."""
+    return page.locator(".row:not([hidden])", has=page.get_by_text(re.compile(f"^{re.escape(endpoint)}$")))
+
+
+def to_port(page: Page, port: int) -> Locator:
+    """The rows of connections to a destination port."""
+    cell = page.locator("[data-column='dst-address']", has_text=re.compile(f":{port}$"))
+    return page.locator(".row:not([hidden])").filter(has=cell)
+
+
+def cell(of: Locator, column: str) -> Locator:
+    return of.locator(f"[data-column='{column}']")
+
+
+def search(page: Page) -> Locator:
+    return page.get_by_label("Filter connections")
+
+
+def test_a_connection_appears_counts_and_goes(server: Server, page: Page) -> None:
+    server.set(udp_timeout="4s")
+    page.goto("/")
+    with server.udp(5001) as sender:
+        sender.send(b"x" * 100)
+        shown = to_port(page, 5001)
+        expect(shown).to_have_count(1)
+        expect(cell(shown, "protocol")).to_have_text("udp")
+        source = sender.getsockname()
+        expect(cell(shown, "src-address")).to_have_text(f"{source[0]}:{source[1]}")
+        expect(cell(shown, "dst-address")).to_have_text(f"{IPV4.server}:5001")
+        expect(cell(shown, "orig-packets")).to_have_text("1")
+        expect(cell(shown, "orig-bytes")).to_have_text(str(UDP_HEADERS + 100))
+        for _ in range(4):
+            sender.send(b"x" * 1000)
+        expect(cell(shown, "orig-packets")).to_have_text("5")
+        expect(cell(shown, "orig-bytes")).to_have_text("4\u202f240")
+        # Silent from here on: it counts down, stays greyed for a moment, and goes.
+        expect(cell(shown, "timeout")).to_have_text("1s")
+        expect(shown).to_have_class(re.compile(r"\bended\b"))
+        expect(shown).to_have_count(0)
+    server.set(udp_timeout="10s")
+
+
+def test_a_tcp_connection_shows_its_state_and_both_directions(server: Server, page: Page) -> None:
+    page.goto("/?filter=5002")
+    with (
+        server.server.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
+        server.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
+    ):
+        listener.bind((IPV4.server, 5002))
+        listener.listen()
+        client.connect((IPV4.server, 5002))
+        accepted, _ = listener.accept()
+        accepted.sendall(b"y" * 5000)
+        shown = to_port(page, 5002)
+        expect(cell(shown, "tcp-state")).to_have_text("established")
+        expect(cell(shown, "flags")).to_have_text("SAC")
+        expect(cell(shown, "timeout")).to_have_text(re.compile(r"^23h59m\d+s$"))
+        expect(cell(shown, "repl-bytes")).to_have_text(re.compile(r"^5\u202f\d{3}$"))
+        accepted.close()
+        client.close()
+        expect(cell(shown, "tcp-state")).to_have_text("time-wait")
+
+
+def test_a_heading_sorts_and_turns_round(server: Server, page: Page) -> None:
+    senders = []
+    for port, packets in ((5011, 3), (5012, 9), (5013, 6)):
+        sender = server.udp(port)
+        senders.append(sender)
+        for _ in range(packets):
+            sender.send(b"z")
+    page.goto("/?filter=501")
+    packets = page.get_by_role("columnheader", name="Packets, original direction")
+    counts = page.locator(".row:not([hidden]) [data-column='orig-packets']")
+    expect(counts).to_have_count(3)
+    packets.get_by_role("button").click()
+    expect(packets).to_have_attribute("aria-sort", "descending")
+    expect_in_order(page, "orig-packets", ["9", "6", "3"])
+    packets.get_by_role("button").click()
+    expect(packets).to_have_attribute("aria-sort", "ascending")
+    expect_in_order(page, "orig-packets", ["3", "6", "9"])
+    assert "sort=orig-packets" in page.url
+    for sender in senders:
+        sender.close()
+
+
+def expect_in_order(page: Page, column: str, texts: list[str]) -> None:
+    """The column's cells from top to bottom; row elements are used in turn and stand in any order in the document."""
+    page.wait_for_function(
+        """([column, texts]) => {
+            const rows = [...document.querySelectorAll(".row:not([hidden])")];
+            rows.sort((a, b) => a.ariaRowIndex - b.ariaRowIndex);
+            const found = rows.map((row) => row.querySelector(`[data-column="${column}"]`).textContent);
+            return found.join() === texts.join();
+        }""",
+        arg=[column, texts],
+    )
+
+
+def test_the_search_box_filters_and_says_what_is_wrong(server: Server, page: Page) -> None:
+    with server.udp(5021) as one, server.udp(5022) as other:
+        page.goto("/")
+        one.send(b"1")
+        other.send(b"2")
+        expect(to_port(page, 5021)).to_have_count(1)
+        expect(to_port(page, 5022)).to_have_count(1)
+        page.keyboard.press("/")
+        expect(search(page)).to_be_focused()
+        page.keyboard.type("5022")
+        expect(to_port(page, 5021)).to_have_count(0)
+        expect(to_port(page, 5022)).to_have_count(1)
+        expect(page.locator("#shown")).to_have_text("1 of ")
+        assert page.url.endswith("/?filter=5022")
+
+        search(page).fill("no-such-field=1")
+        expect(page.get_by_role("alert")).to_contain_text("no-such-field")
+        expect(search(page)).to_have_attribute("aria-invalid", "true")
+        # The view before stays, and goes on.
+        expect(to_port(page, 5022)).to_have_count(1)
+        other.send(b"3")
+        expect(cell(to_port(page, 5022), "orig-packets")).to_have_text("2")
+
+        search(page).fill("nothing-is-called-this")
+        expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
+        expect(page.get_by_role("alert")).to_be_hidden()
+        page.get_by_role("button", name="Clear the filter").last.click()
+        expect(to_port(page, 5021)).to_have_count(1)
+
+
+def test_pause_keeps_what_is_shown(server: Server, page: Page) -> None:
+    with server.udp(5031) as sender:
+        page.goto("/?filter=5031")
+        sender.send(b"1")
+        packets = cell(to_port(page, 5031), "orig-packets")
+        expect(packets).to_have_text("1")
+        page.locator("#table").focus()
+        page.keyboard.press("p")
+        expect(page.locator("#live-label")).to_have_text("Paused")
+        sender.send(b"2")
+        swept = page.locator("#newest").text_content()
+        expect(page.locator("#newest")).not_to_have_text(swept or "")
+        expect(packets).to_have_text("1")
+        page.keyboard.press("p")
+        expect(packets).to_have_text("2")
+
+
+def test_pointing_at_a_row_holds_the_order_but_not_the_counters(server: Server, page: Page) -> None:
+    with server.udp(5041) as first, server.udp(5042) as second:
+        first.send(b"1")
+        first.send(b"1")
+        second.send(b"1")
+        page.goto("/?filter=504&sort=-orig-packets")
+        expect_in_order(page, "orig-packets", ["2", "1"])
+        to_port(page, 5041).hover()
+        expect(page.locator("#live-label")).to_have_text("Order held")
+        for _ in range(4):
+            second.send(b"1")
+        expect_in_order(page, "orig-packets", ["2", "5"])
+        page.get_by_label("Filter connections").hover()
+        expect_in_order(page, "orig-packets", ["5", "2"])
+
+
+def test_it_comes_back_after_the_server_was_away(server: Server, page: Page, complaints: list[Complaints]) -> None:
+    page.goto("/")
+    expect(page.locator("#live-label")).to_have_text("Live")
+    server.stop()
+    expect(page.locator("#live-label")).to_have_text("Stale")
+    expect(page.get_by_text("Connection lost: what you see is from")).to_be_visible()
+    server.start()
+    expect(page.locator("#live-label")).to_have_text("Live")
+    expect(page.locator("#stale")).to_be_hidden()
+    with server.udp(5051) as sender:
+        sender.send(b"1")
+        expect(to_port(page, 5051)).to_have_count(1)
+    complaints[0].expect("WebSocket connection to")
+
+
+def test_the_view_lives_in_the_address(server: Server, page: Page) -> None:
+    page.goto("/?filter=udp&sort=dst-address&columns=dst-address,timeout")
+    expect(search(page)).to_have_value("udp")
+    headings = page.get_by_role("columnheader")
+    expect(headings).to_have_text(["Destination", "Timeout"])
+    expect(headings.first).to_have_attribute("aria-sort", "ascending")
+
+
+@pytest.mark.parametrize("width", [360, 1440])
+def test_the_page_never_scrolls_sideways(server: Server, page: Page, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    page.goto("/")
+    with server.udp(5061) as sender:
+        sender.send(b"1")
+        expect(to_port(page, 5061)).to_be_visible()
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        row_box = to_port(page, 5061).bounding_box()
+        assert row_box is not None
+        assert row_box["width"] <= width
+
+
+def test_a_large_table_takes_no_more_of_the_browser(server: Server, page: Page) -> None:
+    server.set(udp_timeout="5m")
+    flood(server, 100_000)
+    page.goto("/?sort=src-address")
+    page.wait_for_function("Number(document.querySelector('#total').textContent.replace(/\\D/g, '')) >= 100000")
+    rows = page.locator(".row")
+    assert rows.count() < 60
+    # The scroll bar is true to the whole: half way down is the middle row, the end is the last one.
+    height = page.evaluate("document.querySelector('#table').scrollHeight")
+    page.evaluate("(top) => { document.querySelector('#table').scrollTop = top; }", height / 2)
+    middle = first_row(page)
+    assert abs(middle - 50_000) < 100, middle
+    page.keyboard.press("End")
+    page.evaluate("(top) => { document.querySelector('#table').scrollTop = top; }", height)
+    page.wait_for_function(
+        """() => [...document.querySelectorAll(".row:not([hidden]):not(.waiting)")]
+            .some((row) => row.ariaRowIndex === document.querySelector("#table").ariaRowCount)"""
+    )
+    assert rows.count() < 60
+    server.set(udp_timeout="1s")
+    with server.udp(5071) as sender:
+        sender.send(b"1")
+
+
+def first_row(page: Page) -> int:
+    """The number of the first row in view, once it shows its connection."""
+    return page.wait_for_function(
+        """() => {
+            const top = document.querySelector(".head").getBoundingClientRect().bottom;
+            const rows = [...document.querySelectorAll(".row:not([hidden]):not(.waiting)")];
+            const seen = rows.filter((row) => row.getBoundingClientRect().bottom > top);
+            return seen.length ? Math.min(...seen.map((row) => Number(row.ariaRowIndex) - 1)) : 0;
+        }"""
+    ).json_value()
+
+
+def flood(server: Server, number: int) -> None:
+    """One UDP packet of each of `number` connections, sent from the client."""
+    with server.client.socket(socket.AF_INET, socket.SOCK_RAW) as raw:
+        raw.setsockopt(socket.IPPROTO_IP, socket.IP_HDRINCL, 1)
+        packet = bytearray.fromhex("4500001c00004000401100000a0901020a0901010000000000080000")
+        for connection in range(number):
+            packet[20:22] = (1024 + connection % 50_000).to_bytes(2, "big")
+            packet[22:24] = (20_000 + connection // 50_000).to_bytes(2, "big")
+            raw.sendto(packet, (IPV4.router, 0))
+            if connection % 1000 == 0:
+                time.sleep(0.001)  # the receiver's backlog holds a thousand packets
