@@ -127,7 +127,8 @@ export const flags = (host) =>
 /** Counts down by the page's own clock between two sweeps. @type {CellMaker} */
 export const timeout = (host) =>
   onChange(
-    (row, age) => Math.max(0, Math.floor(row.timeout - age)),
+    // Whole seconds arrive: rounding up keeps each for the second that it stands for.
+    (row, age) => Math.max(0, Math.ceil(row.timeout - age)),
     (seconds) => {
       host.textContent = duration(seconds);
       host.classList.toggle("soon", seconds < 5);

@@ -120,7 +120,7 @@ export class Detail {
   #timeLeft(row) {
     if (this.#ended) return "has ended";
     if (row.flags.includes("D")) return "about to be removed";
-    return `${duration(row.timeout - (performance.now() - this.#read) / 1000)} left unless a packet comes`;
+    return `${duration(Math.ceil(row.timeout - (performance.now() - this.#read) / 1000))} left unless a packet comes`;
   }
 
   /** @param {Row} row */
