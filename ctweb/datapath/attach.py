@@ -61,7 +61,7 @@ class Attachment:
 
     interface: Interface
     shape: Shape
-    hook: Literal["xdp", "tc"] = "tc"  # of ingress; loopback has egress only
+    hook: Literal["xdp", "tc"] = "tc"  # of ingress; some shapes have egress only
     reason: str = ""
     links: list[BpfLink] = field(default_factory=list)
     filters: tuple[Hook, ...] = ()  # what hangs on clsact instead
@@ -128,7 +128,7 @@ def attach(
     """
     attachment = Attachment(interface, shape)
     try:
-        attachment.hook, attachment.reason = _choose(interface, shape, choice)
+        attachment.hook, attachment.reason = choose(interface, shape, choice)
         if attachment.hook == "xdp":
             try:
                 attachment._put_link(Hook.XDP, programs, means)
@@ -140,7 +140,7 @@ def attach(
                     ) from error
                 attachment.hook, attachment.reason = "tc", why
         hooks: tuple[Hook, ...] = (Hook.TCX_EGRESS,)
-        if attachment.hook == "tc" and shape is not Shape.LOOPBACK:
+        if attachment.hook == "tc" and not shape.egress_only:
             hooks = (Hook.TCX_INGRESS, Hook.TCX_EGRESS)
         if not (means.tcx and _put_tcx(attachment, hooks, programs, means)):
             attachment._put_filters(hooks, programs, means.netlink)
@@ -178,9 +178,12 @@ def detach_leftovers(netlink: IPRoute, pins: Path, *, sparing: Mapping[int, Atta
     return removed
 
 
-def _choose(interface: Interface, shape: Shape, choice: HookChoice) -> tuple[Literal["xdp", "tc"], str]:
+def choose(interface: Interface, shape: Shape, choice: HookChoice) -> tuple[Literal["xdp", "tc"], str]:
+    """The hook for ingress to try first, and why. Raises AttachError where `choice` cannot be had."""
     if shape is Shape.LOOPBACK:
-        return "tc", "loopback: whatever leaves comes back, counted on its way out"
+        return "tc", "loopback: what leaves comes back, counted on its way out"
+    if shape is Shape.PAIR:
+        return "tc", "both ends of the pair are here, counted on its way out"
     if choice == "tc":
         return "tc", "asked for"
     if shape is Shape.LAYER3:

@@ -105,9 +105,11 @@ class Interfaces:
                 self._look(netlink, strict=True)
                 for removed in detach_leftovers(netlink, self._pins, sparing=self._attached):
                     log.info("removed what an earlier run left: %s", removed)
-        except BaseException:
+        except BaseException as error:
             self._keep = False
             self.stop()
+            if isinstance(error, OSError | NetlinkError):
+                raise AttachError(f"cannot attach to the interfaces: {error}; see `ctweb doctor`") from error
             raise
         self._thread.start()
 

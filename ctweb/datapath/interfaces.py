@@ -27,7 +27,13 @@ class Shape(Enum):
 
     ETHERNET = "ethernet"
     LAYER3 = "layer 3"
-    LOOPBACK = "loopback"  # egress only: whatever leaves comes straight back
+    LOOPBACK = "loopback"  # what leaves comes straight back
+    PAIR = "pair"  # Ethernet; what leaves comes in at the other end, in this namespace too
+
+    @property
+    def egress_only(self) -> bool:
+        """What comes in here has been counted on its way out, or where it came into the machine."""
+        return self in (Shape.LOOPBACK, Shape.PAIR)
 
 
 @dataclass(frozen=True)
@@ -100,8 +106,16 @@ def plan(interfaces: Mapping[int, Interface], names: Sequence[str] = ()) -> dict
     Names that are not there are left out: they may come later.
     """
     below = {index: _below(interface, interfaces) for index, interface in interfaces.items()}
+    other_end = {
+        index: other
+        for index, interface in interfaces.items()
+        if interface.kind in _PAIRS
+        and interface.shape is Shape.ETHERNET
+        and (other := interfaces.get(interface.link or 0)) is not None
+    }
     wanted = {
-        index: not names or interface.name in names
+        # A pair with both ends here is one wire: to name one end is to name both.
+        index: not names or interface.name in names or (index in other_end and other_end[index].name in names)
         for index, interface in interfaces.items()
         if interface.shape is not None
     }
@@ -116,10 +130,6 @@ def plan(interfaces: Mapping[int, Interface], names: Sequence[str] = ()) -> dict
     plans = {}
     for index, interface in interfaces.items():
         counted_at = lower(index)
-        other = interfaces.get(interface.link or 0) if interface.kind in _PAIRS else None
-        # Both ends of a pair in one namespace: one end's hooks see both ways.
-        if other is not None and wanted.get(other.index) and (not wanted.get(index) or other.index < index):
-            counted_at = counted_at or other
         if interface.shape is None:
             plans[index] = Plan(interface, None, False, "carries no IP packets of its own")
         elif counted_at is not None:
@@ -129,7 +139,7 @@ def plan(interfaces: Mapping[int, Interface], names: Sequence[str] = ()) -> dict
         elif not names and interface.kind in _MASTERS and not below[index]:
             plans[index] = Plan(interface, None, False, f"a {interface.kind} without ports")
         else:
-            plans[index] = Plan(interface, interface.shape, True, "")
+            plans[index] = Plan(interface, Shape.PAIR if index in other_end else interface.shape, True, "")
     return plans
 
 

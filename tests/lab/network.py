@@ -117,7 +117,7 @@ class Namespace:
         for process in self.processes:
             process.kill()
             process.wait()
-        netns.remove(self.name)
+        subprocess.run(["ip", "netns", "delete", self.name], check=True)
 
 
 class Network:
@@ -125,12 +125,11 @@ class Network:
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
-        self._id = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
 
     def namespace(self, role: str) -> Namespace:
         """A new machine with its loopback up."""
-        made = Namespace(role, f"{self._id}-{role}")
-        netns.create(made.name)
+        made = Namespace(role, f"{PREFIX}{os.getpid()}-{next(_numbers)}-{role}")
+        subprocess.run(["ip", "netns", "add", made.name], check=True)
         self._stack.callback(made.close)
         # Quiet: no packets but the test's.
         made.sysctl(ipv6_conf__default__router_solicitations=0, ipv6_conf__default__accept_dad=0)
@@ -163,6 +162,10 @@ class Ends:
     def header(self) -> int:
         """Bytes of an IP header without options."""
         return 20 if self.family is socket.AF_INET else 40
+
+    def host(self, network_number: int, host: int) -> str:
+        """The address of a host, in this family."""
+        return f"fd09:{network_number}::{host}" if ":" in self.server else f"10.9.{network_number}.{host}"
 
     def url(self, port: int) -> str:
         return f"http://{f'[{self.server}]' if ':' in self.server else self.server}:{port}"

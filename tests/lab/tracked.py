@@ -1,0 +1,127 @@
+"""A real `ctweb run` in a namespace, its table by REST."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlencode
+
+from lab.network import Namespace, wait_for
+
+CTWEB = Path(sys.executable).with_name("ctweb")
+PORT = 8291
+# Nothing times out while a test looks: a busy machine may take its time.
+CONFIG = """[tracking]
+tcp-syn-sent-timeout = "10m"
+tcp-syn-received-timeout = "10m"
+tcp-fin-wait-timeout = "10m"
+tcp-close-wait-timeout = "10m"
+tcp-last-ack-timeout = "10m"
+tcp-time-wait-timeout = "10m"
+tcp-close-timeout = "10m"
+udp-timeout = "10m"
+icmp-timeout = "10m"
+"""
+NUMBERS = ("orig-packets", "orig-bytes", "repl-packets", "repl-bytes")
+
+Row = dict[str, str]
+
+
+@dataclass(frozen=True)
+class Count:
+    """Packets and layer-3 bytes each way."""
+
+    orig_packets: int
+    orig_bytes: int
+    repl_packets: int
+    repl_bytes: int
+
+    @classmethod
+    def of(cls, row: Row) -> Count:
+        return cls(*(int(row[name]) for name in NUMBERS))
+
+
+class Tracked:
+    """`ctweb run` in a namespace."""
+
+    def __init__(self, machine: Namespace, directory: Path, *arguments: str) -> None:
+        self.machine = machine
+        directory.mkdir(parents=True, exist_ok=True)
+        self.options = ("--config", directory / "ctweb.toml", "--state-dir", directory / "state")
+        self.log = directory / "log"
+        (directory / "ctweb.toml").write_text(CONFIG)
+        listen = ("--listen", f"127.0.0.1:{PORT}")
+        with self.log.open("ab") as log:
+            self.process = machine.start(CTWEB, "run", *self.options, *listen, *arguments, stderr=log)
+        wait_for("ctweb answers", self._answers)
+
+    def _answers(self) -> bool:
+        ended = self.process.poll()
+        assert ended is None, f"ctweb run ended with {ended}:\n{self.log.read_text()}"
+        try:
+            return self.get("/healthz") is not None
+        except OSError:
+            return False
+
+    def get(self, path: str) -> object:
+        """The JSON at a path; not 200 fails."""
+        connection = http.client.HTTPConnection("127.0.0.1", PORT)
+        connection.sock = self.machine.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            connection.sock.connect(("127.0.0.1", PORT))
+            connection.request("GET", path)
+            response = connection.getresponse()
+            body = response.read()
+        finally:
+            connection.close()
+        assert response.status == 200, f"{path}: {response.status} {body!r}"
+        return json.loads(body)
+
+    def rows(self, **properties: str) -> list[Row]:
+        """The connections that have all of these properties, `_` for `-`, IPv4 and IPv6."""
+        query = urlencode({name.replace("_", "-"): value for name, value in properties.items()})
+        return [
+            row
+            for tree in ("/rest/ip/firewall/connection", "/rest/ipv6/firewall/connection")
+            for row in self.get(f"{tree}?{query}")
+        ]
+
+    def row(self, **properties: str) -> Row:
+        """The one connection that has these properties, once it is there."""
+        rows = wait_for(f"a row with {properties}", lambda: self.rows(**properties))
+        assert len(rows) == 1, rows
+        return rows[0]
+
+    def counts(self, expected: Count, **properties: str) -> Row:
+        """The one connection with these properties, once it counts what is expected; more than that fails at once."""
+
+        def row() -> Row | None:
+            row = self.row(**properties)
+            now = Count.of(row)
+            assert all(a <= b for a, b in zip(vars(now).values(), vars(expected).values(), strict=True)), (
+                now,
+                expected,
+            )
+            return row if now == expected else None
+
+        return wait_for(f"{properties} counts {expected}", row)
+
+    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Send the signal and wait; the exit status."""
+        self.process.send_signal(number)
+        return self.process.wait(timeout=30)
+
+
+def refused(machine: Namespace, directory: Path, *arguments: str) -> tuple[int, str]:
+    """The exit status and the words of a `ctweb run` that should end at once."""
+    done = subprocess.run(
+        machine.command(CTWEB, "run", "--state-dir", directory / "state", *arguments),
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stderr
