@@ -6,12 +6,13 @@
 #ifndef CTWEB_CONN_H
 #define CTWEB_CONN_H
 
+enum { EEXIST = 17 };
 enum { CLAIM_SPINS = 16 };	/* looks at an entry that somebody is ending or restarting */
 
 static __always_inline void count(struct counters *totals, u32 counter, u64 n)
 {
 	/* Atomic, for on older kernels the reaper's test run can be interrupted by a packet on its CPU. */
-	__sync_fetch_and_add(&totals->value[counter & 31], n);
+	__sync_fetch_and_add(&totals->value[counter & 63], n);
 }
 
 static __always_inline void count_untracked(struct counters *totals, u32 counter, const struct packet *packet)
@@ -63,11 +64,22 @@ static __always_inline u64 new_id(struct counters *totals)
 	return ++totals->last_id << CPU_BITS | bpf_get_smp_processor_id();
 }
 
-static __always_inline u64 first_word(const struct start *start, const struct packet *packet, u64 bits)
+/* All but `expires` and the counters; the rest is zero. */
+static __always_inline void fill(struct conn *conn, const struct packet *packet, const struct start *start, u64 now, u64 bits,
+				 struct counters *totals, u32 ifindex)
 {
-	if (packet->from_hi && packet->tuple.protocol != PROTOCOL_ICMP && packet->tuple.protocol != PROTOCOL_ICMPV6)
+	if (packet->from_hi)
 		bits |= STATUS_SWAPPED;
-	return STATUS_BIT(bits) | start->state << STATE_SHIFT;
+	*conn_word(conn) = STATUS_BIT(bits) | start->state << STATE_SHIFT;
+	conn->tcp_last = start->last;
+	conn->tcp_scales = start->scale;
+	conn->window[ORIGINAL] = start->window;
+	conn->window[REPLY].max_end = start->other_max_end;
+	conn->tcp_flags[ORIGINAL] = start->flags;
+	conn->tcp_flags[REPLY] = start->other_flags;
+	conn->id = new_id(totals);
+	conn->created = now;
+	conn->ifindex = ifindex;
 }
 
 /* A new connection under the tuple of one that is over, by the owner of the claim. The counters are added to, not written: a
@@ -75,16 +87,10 @@ static __always_inline u64 first_word(const struct start *start, const struct pa
 static __always_inline void restart(struct conn *conn, const struct packet *packet, const struct start *start, u64 now, u64 bits,
 				    struct counters *totals, u32 ifindex)
 {
-	struct conn fresh = {};
-
 	/* Packets that found the old connection alive may read a mixture here. They are of the same two ends and at the same time, so
 	 * what they make of it is what some order of their arrival would have made. */
-	*conn_word(conn) = first_word(start, packet, bits);
-	conn->tcp_last = start->last;
-	__builtin_memcpy(conn->window, fresh.window, sizeof(*conn) - __builtin_offsetof(struct conn, window));
-	conn->id = new_id(totals);
-	conn->created = now;
-	conn->ifindex = ifindex;
+	__builtin_memset(conn->window, 0, sizeof(*conn) - __builtin_offsetof(struct conn, window));
+	fill(conn, packet, start, now, bits, totals, ifindex);
 	__sync_fetch_and_add(&conn->packets[ORIGINAL], packet->packets);
 	__sync_fetch_and_add(&conn->bytes[ORIGINAL], packet->bytes);
 	/* An exchange, for it orders all of the above before the entry is alive again. */
@@ -94,18 +100,17 @@ static __always_inline void restart(struct conn *conn, const struct packet *pack
 static __always_inline int insert(const struct packet *packet, const struct start *start, u64 now, u64 bits,
 				  struct counters *totals, u32 ifindex)
 {
-	struct conn conn = {
-		.expires = now + start->timeout,
-		.packets[ORIGINAL] = packet->packets,
-		.bytes[ORIGINAL] = packet->bytes,
-		.created = now,
-		.ifindex = ifindex,
-	};
+	u32 zero = 0;
+	struct conn *conn = fresh.lookup(&zero);
+	if (!conn)
+		return -EEXIST;		/* cannot be: the array has one element */
 
-	*conn_word(&conn) = first_word(start, packet, bits);
-	conn.tcp_last = start->last;
-	conn.id = new_id(totals);
-	return connections.insert((struct tuple *)&packet->tuple, &conn);
+	__builtin_memset(conn, 0, sizeof(*conn));
+	conn->expires = now + start->timeout;
+	conn->packets[ORIGINAL] = packet->packets;
+	conn->bytes[ORIGINAL] = packet->bytes;
+	fill(conn, packet, start, now, bits, totals, ifindex);
+	return connections.insert((struct tuple *)&packet->tuple, conn);
 }
 
 #endif

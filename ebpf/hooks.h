@@ -51,12 +51,9 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 #else
 			.length = skb->len,
 #endif
-			.gso_size = skb->gso_size,
 			.ifindex = skb->ifindex,
 			.scratch = &totals->scratch,
 		};
-		if (unlikely(frame.gso_size))
-			frame.gso_segs = skb->gso_segs;
 		error = parse(&frame, ethertype, &packet);
 		if (likely(!error) || error == NOT_IP)
 			break;
@@ -75,6 +72,11 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 				confirm(&packet);
 			return PASS_ON;
 		}
+	}
+	frame.gso_size = skb->gso_size;
+	if (unlikely(frame.gso_size)) {
+		frame.gso_segs = skb->gso_segs;
+		count_segments(&frame, &packet);
 	}
 	see(&frame, &packet, error, clock_now(skb), hook, totals);
 	return PASS_ON;

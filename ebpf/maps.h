@@ -12,6 +12,9 @@ BPF_TABLE("array", u32, struct settings, settings, 1);
 /* One element per CPU. Written by the packet programs and the reaper, read by user space. */
 BPF_TABLE("percpu_array", u32, struct counters, counters, 1);
 
+/* One element per CPU: where a packet program puts a new entry together, for the stack is too small. Nobody else reads it. */
+BPF_TABLE("percpu_array", u32, struct conn, fresh, 1);
+
 /* ifindex of a tracked interface -> its hooks. Written by user space, read at tc egress. */
 BPF_TABLE("hash", u32, u32, interfaces, 4096);
 

@@ -7,6 +7,7 @@
 
 enum { NOT_IP = -1 };
 
+enum { IP_LENGTH_MAX = 65535 };	/* a larger GSO packet has 0 in its header */
 enum { HEADERS_MAX = 1024 };	/* bytes of a frame up to the transport header */
 
 struct cursor {
@@ -22,7 +23,7 @@ struct frame {
 	u64 gso_size;		/* payload of each packet that it becomes on the wire; 0: it is one */
 	u64 gso_segs;
 	u32 ifindex;
-	u64 *scratch;		/* see forget_way() */
+	u64 *scratch;		/* see forget() */
 };
 
 /* What tracking needs to know of one packet. */
@@ -34,21 +35,31 @@ struct packet {
 	u64 start;		/* ICMP: may start a connection */
 	u64 l4_length;		/* transport header and payload, by the IP length */
 	u64 headers;		/* IP header with all that stands before the transport header */
+	u64 l4_header;		/* transport header's length; 0: not known */
 	u64 fragment;		/* 1: first fragment of a larger packet */
 	/* TCP, in the host's order */
 	u32 seq;
 	u32 ack;
 	u64 window;		/* not scaled */
 	u64 tcp_flags;
-	u64 tcp_header;		/* length, options included */
+	u32 end;		/* sequence number after it, SYN and FIN counted */
+	u32 sack;		/* highest end of a SACK block, or ack */
+	u64 scale;		/* window scale option, at most 14 */
+	u64 options;		/* SIDE_SCALE, SIDE_SACK (tcp_window.h): what its options offer */
 };
 
-/* Where the cursor stands, by way of memory: so the verifier forgets by which headers it got there, and walks what follows once
- * and not once for each way. False if that is further than headers go. */
+/* The same value, by way of memory that the verifier does not follow: it forgets what the value may be, and so walks what follows
+ * once and not once for each way that led here. */
+static __always_inline u64 forget(u64 *scratch, u64 value)
+{
+	*(volatile u64 *)scratch = value;
+	return *(volatile u64 *)scratch;
+}
+
+/* Lets the verifier forget by which headers the cursor got where it stands. False if that is further than headers go. */
 static __always_inline bool forget_way(struct cursor *cursor, const struct frame *frame)
 {
-	*(volatile u64 *)frame->scratch = cursor->pos - frame->data;
-	u64 offset = *(volatile u64 *)frame->scratch;
+	u64 offset = forget(frame->scratch, cursor->pos - frame->data);
 
 	if (offset > HEADERS_MAX)
 		return false;

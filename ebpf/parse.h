@@ -60,8 +60,8 @@ static __always_inline int parse_ipv4(struct cursor *cursor, const struct frame 
 
 	if (ip->version_words >> 4 != 4 || header < sizeof(*ip))
 		return COUNT_MALFORMED_IP;
-	if (unlikely(!length && frame->gso_size))
-		length = room;		/* larger than 64 KB */
+	if (unlikely(!length) && room > IP_LENGTH_MAX)
+		length = room;
 	packet->bytes = length;
 	if (length < header)
 		return COUNT_MALFORMED_IP;
@@ -133,8 +133,8 @@ static __always_inline int parse_ipv6(struct cursor *cursor, const struct frame 
 
 	if ((*(u8 *)ip >> 4) != 6)
 		return COUNT_MALFORMED_IP;
-	if (unlikely(!ip->payload && ip->next != PROTOCOL_NONE))
-		length = room;		/* larger than 64 KB: a jumbo option, or none for GSO */
+	if (unlikely(!ip->payload) && room > IP_LENGTH_MAX)
+		length = room;
 	packet->bytes = length;
 	if (length > room)
 		return COUNT_CUT_IP;
@@ -161,6 +161,7 @@ static __always_inline int parse_ports(struct cursor *cursor, struct packet *pac
 		return COUNT_CUT_TRANSPORT;
 	packet->tuple.lo_port = ports->source;
 	packet->tuple.hi_port = ports->destination;
+	packet->l4_header = minimum;
 	return 0;
 }
 
@@ -170,31 +171,31 @@ static __always_inline int parse_ports(struct cursor *cursor, struct packet *pac
 	FLAGS(TCP_RST | TCP_ACK) | FLAGS(TCP_FIN | TCP_ACK) | FLAGS(TCP_FIN | TCP_ACK | TCP_URG) | FLAGS(TCP_ACK) | \
 	FLAGS(TCP_ACK | TCP_URG))
 
-static __always_inline int parse_tcp(struct cursor *cursor, struct packet *packet)
+static __always_inline int parse_tcp(struct cursor *cursor, const struct frame *frame, struct packet *packet)
 {
-	struct tcp_header *tcp = cursor->pos;
-	if (packet->l4_length < sizeof(*tcp) || !take(cursor, sizeof(*tcp)))
+	struct tcp_header *tcp = take(cursor, sizeof(*tcp));
+	if (packet->l4_length < sizeof(*tcp) || !tcp)
 		return COUNT_CUT_TRANSPORT;
 	u64 length = (u64)(tcp->words >> 4) * 4;
+	u64 flags = tcp->flags;
 
 	if (length < sizeof(*tcp))
 		return COUNT_MALFORMED_TRANSPORT;
 	if (length > packet->l4_length)
 		return COUNT_CUT_TRANSPORT;
-#ifndef REPLAY
-	if (!take(cursor, length - sizeof(*tcp)))
-		return COUNT_CUT_TRANSPORT;
-#endif
-	packet->tcp_flags = tcp->flags;
-	if (unlikely(!(TCP_FLAGS_VALID >> (tcp->flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK | TCP_URG)) & 1)))
+	if (unlikely(!(TCP_FLAGS_VALID >> (flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK | TCP_URG)) & 1)))
 		return COUNT_MALFORMED_TRANSPORT;
 	packet->tuple.lo_port = tcp->source;
 	packet->tuple.hi_port = tcp->destination;
+	packet->tcp_flags = flags;
 	packet->seq = ntoh32(tcp->seq);
-	packet->ack = ntoh32(tcp->ack);
+	packet->ack = packet->sack = ntoh32(tcp->ack);
 	packet->window = ntoh16(tcp->window);
-	packet->tcp_header = length;
-	return 0;
+	packet->l4_header = length;
+	packet->end = packet->seq + packet->l4_length - length + (flags & TCP_FIN) + (flags >> 1 & 1);
+	if (length == sizeof(*tcp))
+		return 0;
+	return parse_tcp_options(cursor, length - sizeof(*tcp), packet);
 }
 
 static __always_inline int parse_udp(struct cursor *cursor, struct packet *packet)
@@ -260,18 +261,15 @@ static __always_inline void normalise(struct packet *packet)
 
 static __always_inline int parse_transport(struct cursor *cursor, const struct frame *frame, struct packet *packet)
 {
-	u64 header = 0;
 	int error = 0;
 
 	switch (packet->tuple.protocol) {
 	case PROTOCOL_TCP:
-		error = parse_tcp(cursor, packet);
-		header = packet->tcp_header;
+		error = parse_tcp(cursor, frame, packet);
 		break;
 	case PROTOCOL_UDP:
 	case PROTOCOL_UDPLITE:
 		error = parse_udp(cursor, packet);
-		header = sizeof(struct udp_header);
 		break;
 	case PROTOCOL_ICMP:
 		if (packet->tuple.family == 4)
@@ -286,22 +284,24 @@ static __always_inline int parse_transport(struct cursor *cursor, const struct f
 		error = parse_ports(cursor, packet, 12);
 		break;
 	}
-	if (error)
-		return error;
-	if (unlikely(frame->gso_size)) {
-		/* Layer-3 bytes on the wire: each packet has the headers again. A tunnel's inner headers are not seen here. */
-		u64 headers = packet->headers + header;
+	if (!error)
+		normalise(packet);
+	return error;
+}
 
-		packet->packets = frame->gso_segs;
-		if (!packet->packets)
-			packet->packets = (packet->bytes - headers + frame->gso_size - 1) / frame->gso_size;
-		if (packet->packets > 1)
-			packet->bytes += (packet->packets - 1) * headers;
-		else
-			packet->packets = 1;
-	}
-	normalise(packet);
-	return 0;
+/* Layer-3 bytes on the wire, where each packet that a GSO frame becomes has the headers again. A tunnel's inner headers are not
+ * seen here. */
+static __always_inline void count_segments(const struct frame *frame, struct packet *packet)
+{
+	u64 headers = packet->headers + packet->l4_header;
+	u64 segments = frame->gso_segs;
+
+	if (!segments && packet->bytes > headers)
+		segments = (packet->bytes - headers + frame->gso_size - 1) / frame->gso_size;
+	if (segments <= 1)
+		return;
+	packet->packets = forget(frame->scratch, segments);
+	packet->bytes += (segments - 1) * headers;
 }
 
 /* `ethertype`: of a frame without a link header; 0: it has one. */

@@ -18,14 +18,20 @@ static __always_inline u64 *conn_word(struct conn *conn)
 	return (u64 *)&conn->status;
 }
 
-/* A read that is made where it stands: others write to the same memory at any time. */
-#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+/* What a TCP packet says, by the flag that counts most: RST, SYN, FIN, ACK. */
+enum tcp_class { CLASS_SYN, CLASS_SYNACK, CLASS_FIN, CLASS_ACK, CLASS_RST, CLASS_NONE };
 
 /* How a connection's first packet sets it up. */
 struct start {
 	u64 timeout;
-	u64 state;		/* TCP */
-	u64 last;
+	/* TCP */
+	u64 state;
+	u64 last;		/* tcp_last */
+	u64 scale;
+	u64 flags;		/* enum tcp_side, of the original direction */
+	u64 other_flags;
+	struct tcp_window window;
+	u32 other_max_end;
 };
 
 /* What a later packet does. */
@@ -39,7 +45,7 @@ enum verdict {
 
 /* What an accepted packet changes, beyond the counters. */
 struct change {
-	u64 timeout;		/* from now */
+	u64 timeout;		/* from now; 0: leave it */
 	u64 bits;		/* status bits to set */
 };
 

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* TCP: nf_conntrack's state machine. */
+/* TCP: nf_conntrack's state machine. Established connections take the short way: no transition, only the window. */
 #ifndef CTWEB_TCP_H
 #define CTWEB_TCP_H
 
-/* What a packet says, by the flag that counts most: RST, SYN, FIN, ACK. */
-enum tcp_class { CLASS_SYN, CLASS_SYNACK, CLASS_FIN, CLASS_ACK, CLASS_RST, CLASS_NONE };
+enum { MAX_RETRANS = 3, STATE_TRIES = 4 };
+#define TCP_LONG (120 * 1000000000ULL)
 
 /* One row of the transition table: the next state (a nibble) for each state, in the order of enum tcp_state. */
 enum { NO, SS, SR, ES, FW, CW, LA, TW, CL, S2, IG = 14, IV = 15 };	/* ignored, invalid */
@@ -49,66 +49,223 @@ static __always_inline u64 tcp_class(u64 flags)
 	return CLASS_FIN;
 }
 
-/* conn->tcp_flags, for each direction. */
-enum { TCP_CLOSE_INIT = 1 << 0 };	/* sent the first FIN */
-
 /* A connection's first packet. */
-static __always_inline u64 tcp_start(const struct packet *packet, const struct settings *settings, struct start *start)
+static __always_inline int tcp_start(const struct packet *packet, const struct settings *settings, struct start *start)
 {
 	u64 class = tcp_class(packet->tcp_flags);
 
 	start->last = ORIGINAL << 7 | class;
+	start->window.end = start->window.max_end = packet->end;
+	start->window.max_win = packet->window ? packet->window : 1;
 	if (class == CLASS_SYN) {
 		start->state = TCP_SYN_SENT;
 		start->timeout = settings->timeout[TCP_SYN_SENT];
+		start->flags = packet->options;
+		start->scale = packet->scale;
+		start->other_max_end = start->window.max_win;
 		return 0;
 	}
 	if (class != CLASS_ACK || !settings->tcp_loose)
 		return COUNT_INVALID_TCP;
-	/* In the middle of a connection that is older than the table. Until the other side answers, not for long. */
+	/* In the middle of a connection that is older than the table: its window is not known. Until the other side answers, it
+	 * does not stay for long. */
 	start->state = TCP_ESTABLISHED;
 	start->timeout = settings->timeout[TCP_ESTABLISHED];
 	if (start->timeout > settings->timeout[TIMEOUT_TCP_UNACKED])
 		start->timeout = settings->timeout[TIMEOUT_TCP_UNACKED];
+	start->window.max_end += start->window.max_win;
+	start->flags = start->other_flags = SIDE_SACK | SIDE_LIBERAL;
 	return 0;
 }
 
-/* Moves the state on from `word`'s; gives the old one. Whoever loses a race decides again from the state that the winner left. */
-static __always_inline int tcp_packet(struct conn *conn, u64 word, const struct packet *packet, u64 direction,
-				      const struct settings *settings, struct change *change)
+/* What the packet does apart from moving the state on. */
+enum tcp_step {
+	STEP_WINDOW,		/* if it is in window: all else is settled by the window */
+	STEP_ACCEPT,		/* whatever the window says */
+	STEP_IGNORE,
+	STEP_INVALID,
+	STEP_REOPEN,
+};
+
+/* A SYN that is let through though the connection is thought alive: what we know of it may be wrong. Its numbers are kept, should
+ * the other side answer it. */
+static __always_inline int tcp_ignore(struct conn *conn, const struct packet *packet, u64 direction, u64 class, u64 state)
+{
+	u64 scale = conn->tcp_last >> 3 & 15;
+
+	conn->tcp_last_seq = packet->seq;
+	conn->tcp_last_end = packet->end;
+	conn->tcp_last_win = packet->window;
+	if (class == CLASS_SYN && direction == ORIGINAL) {
+		scale = packet->scale;
+		conn->tcp_flags[ORIGINAL] = (conn->tcp_flags[ORIGINAL] & ~(SIDE_LAST_1 | SIDE_LAST_2)) | packet->options << 6;
+		conn->tcp_flags[REPLY] &= ~(SIDE_CHALLENGE | SIDE_SIMULTANEOUS);
+		if (state == TCP_LAST_ACK)
+			conn->tcp_flags[REPLY] |= SIDE_CHALLENGE;
+	}
+	if (state == TCP_SYN_SENT && class == CLASS_ACK && direction == REPLY)
+		conn->tcp_last_ack = packet->ack;
+	conn->tcp_last = direction << 7 | scale << 3 | class;
+	return STEP_IGNORE;
+}
+
+/* A SYN-ACK for a SYN that was ignored: both sides are in step and we were not. Take over what was kept of that SYN. */
+static __always_inline void tcp_resync(struct conn *conn, u64 direction)
+{
+	struct tcp_window *asker = &conn->window[direction ^ 1], nothing = {};
+	u8 last = conn->tcp_flags[ORIGINAL] >> 6;
+
+	asker->end = asker->max_end = conn->tcp_last_end;
+	asker->max_win = conn->tcp_last_win ? conn->tcp_last_win : 1;
+	conn->window[direction] = nothing;
+	conn->tcp_scales = (conn->tcp_last >> 3 & 15) << ((direction ^ 1) * 4);
+	conn->tcp_flags[direction ^ 1] = (conn->tcp_flags[direction ^ 1] & (SIDE_LAST_1 | SIDE_LAST_2)) | last;
+	conn->tcp_flags[direction] &= SIDE_LIBERAL | SIDE_LAST_1 | SIDE_LAST_2;
+	conn->tcp_flags[REPLY] &= ~SIDE_CHALLENGE;
+}
+
+/* A reset of a connection in `state`. */
+static __always_inline int tcp_reset(const struct conn *conn, u64 word, const struct packet *packet, u64 direction, u64 state,
+				     u64 *next)
+{
+	u64 last = conn->tcp_last & 7;
+	bool assured = word & STATUS_BIT(STATUS_ASSURED);
+	bool established = state == TCP_ESTABLISHED && assured;
+
+	if (state >= TCP_FIN_WAIT && state <= TCP_CLOSE)
+		return STEP_ACCEPT;	/* closing: the ends may be in use again already */
+	if (conn->tcp_flags[direction ^ 1] & SIDE_ACKED && last != CLASS_SYN) {
+		u32 expected = conn->window[direction ^ 1].max_ack;
+
+		/* A zero is most likely the answer to a SYN that was let through. */
+		if (!packet->seq && !established)
+			return STEP_WINDOW;
+		if (before(packet->seq, expected))
+			return STEP_INVALID;
+		if (!established || packet->seq == expected)
+			return STEP_WINDOW;
+		if (conn->tcp_last == (direction << 7 | (conn->tcp_last & 0x78) | CLASS_ACK) && packet->seq == conn->tcp_last_end)
+			return STEP_WINDOW;	/* follows right on data of the same side */
+		*next = state;			/* not quite right: the other side may challenge it */
+	}
+	if (((word & STATUS_BIT(STATUS_SEEN_REPLY) && last == CLASS_SYN) || (!assured && last == CLASS_ACK)) &&
+	    packet->ack == conn->tcp_last_end)
+		return STEP_ACCEPT;	/* answers what was ignored */
+	if (state == TCP_SYN_SENT && last == CLASS_ACK && conn->tcp_last >> 7 == REPLY && packet->seq == conn->tcp_last_ack)
+		return STEP_ACCEPT;	/* answers a challenge */
+	return STEP_WINDOW;
+}
+
+/* Everything but an ACK of an established connection. */
+static __always_inline int tcp_step(struct conn *conn, u64 word, const struct packet *packet, u64 direction, u64 class, u64 state,
+				    u64 *next)
+{
+	u64 last = conn->tcp_last & 7, last_direction = conn->tcp_last >> 7;
+
+	*next = tcp_next(direction, class, state);
+	switch (*next) {
+	case IV:
+		return STEP_INVALID;
+	case TCP_SYN_SENT:
+		if (state < TCP_TIME_WAIT)
+			return STEP_WINDOW;
+		/* A new connection between the ends of one that closed in order, or was reset by who calls now. */
+		if ((conn->tcp_flags[ORIGINAL] | conn->tcp_flags[REPLY]) & SIDE_CLOSED ||
+		    (last == CLASS_RST && last_direction == direction))
+			return STEP_REOPEN;
+		return tcp_ignore(conn, packet, direction, class, state);
+	case IG:
+		if (class == CLASS_SYNACK && last == CLASS_SYN && last_direction != direction &&
+		    packet->ack == conn->tcp_last_end) {
+			tcp_resync(conn, direction);
+			*next = TCP_SYN_RECEIVED;
+			return STEP_WINDOW;
+		}
+		return tcp_ignore(conn, packet, direction, class, state);
+	case TCP_TIME_WAIT:
+		if (state == TCP_LAST_ACK && class == CLASS_ACK && last_direction != direction && last == CLASS_SYN &&
+		    conn->tcp_flags[REPLY] & SIDE_CHALLENGE) {
+			conn->tcp_flags[REPLY] &= ~SIDE_CHALLENGE;
+			return STEP_IGNORE;	/* challenges a SYN, and does not acknowledge the FIN */
+		}
+		return STEP_WINDOW;
+	case TCP_LISTEN:
+		conn->tcp_flags[REPLY] |= SIDE_SIMULTANEOUS;
+		return STEP_WINDOW;
+	case TCP_SYN_RECEIVED:
+		if (direction == REPLY && class == CLASS_ACK && conn->tcp_flags[REPLY] & SIDE_SIMULTANEOUS)
+			*next = TCP_ESTABLISHED;
+		return STEP_WINDOW;
+	case TCP_CLOSE:
+		if (class == CLASS_RST)
+			return tcp_reset(conn, word, packet, direction, state, next);
+	}
+	return STEP_WINDOW;
+}
+
+/* An end of an assured connection that is out of window: if both sides seem to end it, it need not stay for a day. */
+static __always_inline void tcp_out_of_window(struct conn *conn, u64 word, u64 expires, u64 now, u64 direction, u64 class,
+					      const struct settings *settings, struct change *change)
+{
+	u64 last = conn->tcp_last & 7;
+
+	if (!(word & STATUS_BIT(STATUS_ASSURED)) || (class != CLASS_RST && class != CLASS_FIN))
+		return;
+	if (conn->tcp_last >> 7 != direction && (last == CLASS_FIN || last == CLASS_RST)) {
+		if (expires - now >= TCP_LONG && expires - now > settings->timeout[TIMEOUT_TCP_UNACKED])
+			change->timeout = settings->timeout[TIMEOUT_TCP_UNACKED];
+	} else {
+		conn->tcp_last = direction << 7 | (conn->tcp_last & 0x78) | class;
+	}
+}
+
+/* `word`: the entry's, as it was when the packet came. */
+static __always_inline int tcp_packet(struct conn *conn, u64 word, u64 expires, u64 now, const struct packet *packet,
+				      u64 direction, const struct settings *settings, u64 *scratch, struct change *change)
 {
 	u64 class = tcp_class(packet->tcp_flags);
 	u64 state = word >> STATE_SHIFT & 15, next = TCP_ESTABLISHED;
+	int step = STEP_WINDOW;
 
 	if (unlikely(class != CLASS_ACK || state != TCP_ESTABLISHED)) {
-		next = tcp_next(direction, class, state);
-		if (next == IV)
+		step = tcp_step(conn, word, packet, direction, class, state, &next);
+		if (step == STEP_INVALID)
 			return VERDICT_INVALID;
-		if (next == TCP_SYN_SENT && state >= TCP_TIME_WAIT) {
-			/* A new connection between the old one's ends, if that closed in order or was reset by who calls now. */
-			if ((conn->tcp_flags[ORIGINAL] | conn->tcp_flags[REPLY]) & TCP_CLOSE_INIT ||
-			    conn->tcp_last == (direction << 7 | CLASS_RST))
-				return VERDICT_REOPEN;
-			next = IG;
-		}
-		if (next == TCP_SYN_RECEIVED && direction == REPLY && class == CLASS_ACK)
-			next = TCP_ESTABLISHED;		/* the table alone cannot tell a simultaneous open */
-	}
-	/* A plain byte: of packets at the same time the last one's stays. */
-	if (conn->tcp_last != (direction << 7 | class))
-		conn->tcp_last = direction << 7 | class;
-	if (next == IG)
-		return VERDICT_IGNORED;
+		if (step == STEP_IGNORE)
+			return VERDICT_IGNORED;
+		if (step == STEP_REOPEN)
+			return VERDICT_REOPEN;
+		u64 all = forget(scratch, class | state << 8 | next << 16 | (u64)step << 24);
 
+		class = all & 7;
+		state = all >> 8 & 15;
+		next = all >> 16 & 15;
+		step = all >> 24;
+	}
+	if (likely(step == STEP_WINDOW)) {
+		int window = window_check(conn, packet, direction, class, state);
+
+		if (unlikely(window != WINDOW_IN) && !settings->tcp_liberal && !(conn->tcp_flags[direction] & SIDE_LIBERAL)) {
+			if (window == WINDOW_IGNORE)
+				return VERDICT_IGNORED;
+			tcp_out_of_window(conn, word, expires, now, direction, class, settings, change);
+			return VERDICT_INVALID;
+		}
+	}
+
+	u64 last = direction << 7 | (conn->tcp_last & 0x78) | class;
+	if (conn->tcp_last != last)
+		conn->tcp_last = last;
 	if (unlikely(next != state)) {
 		if (next == TCP_FIN_WAIT)
-			conn->tcp_flags[direction] |= TCP_CLOSE_INIT;	/* only packets of this direction write it */
-		for (int i = 0; i < 4; i++) {
+			conn->tcp_flags[direction] |= SIDE_CLOSED;
+		/* The bytes beside the state may change meanwhile; if the state itself does, decide again from what it is now. */
+		for (int i = 0; i < STATE_TRIES; i++) {
 			u64 seen = __sync_val_compare_and_swap(conn_word(conn), word,
 							       (word & ~(0xffULL << STATE_SHIFT)) | next << STATE_SHIFT);
 			if (seen == word)
 				break;
-			word = seen;
+			word = READ_ONCE(*conn_word(conn));
 			if ((word >> STATE_SHIFT & 15) != state) {
 				state = word >> STATE_SHIFT & 15;
 				next = tcp_next(direction, class, state);
@@ -118,18 +275,31 @@ static __always_inline int tcp_packet(struct conn *conn, u64 word, const struct 
 		}
 	}
 
-	change->timeout = settings->timeout[class == CLASS_RST ? TCP_CLOSE : next & 15];
+	u64 timeout = settings->timeout[next & 15];
+	u64 capped = settings->timeout[TIMEOUT_TCP_RETRANS];
+
+	if (unlikely(conn->tcp_retrans >= MAX_RETRANS) && timeout > capped)
+		timeout = capped;
+	else if (unlikely(class == CLASS_RST))
+		timeout = settings->timeout[TCP_CLOSE];
+	else if ((conn->tcp_flags[ORIGINAL] | conn->tcp_flags[REPLY]) & SIDE_UNACKED &&
+		 timeout > settings->timeout[TIMEOUT_TCP_UNACKED])
+		timeout = settings->timeout[TIMEOUT_TCP_UNACKED];
+	else if (unlikely(!conn->tcp_last_win) && timeout > capped)
+		timeout = capped;
+
 	if (unlikely(!(word & STATUS_BIT(STATUS_SEEN_REPLY)))) {
 		if (class == CLASS_RST)
 			return VERDICT_RESET;
 		if (class == CLASS_SYN && state == TCP_SYN_SENT)
-			return VERDICT_IGNORED;
-		if (next == TCP_ESTABLISHED && change->timeout > settings->timeout[TIMEOUT_TCP_UNACKED])
-			change->timeout = settings->timeout[TIMEOUT_TCP_UNACKED];
+			return VERDICT_IGNORED;		/* a retransmitted SYN does not keep its entry alive */
+		if (next == TCP_ESTABLISHED && timeout > settings->timeout[TIMEOUT_TCP_UNACKED])
+			timeout = settings->timeout[TIMEOUT_TCP_UNACKED];
 	} else if (unlikely(!(word & STATUS_BIT(STATUS_ASSURED)))) {
 		if (next == TCP_ESTABLISHED && (state == TCP_SYN_RECEIVED || state == TCP_ESTABLISHED))
 			change->bits |= STATUS_ASSURED;
 	}
+	change->timeout = timeout;
 	return VERDICT_COUNT;
 }
 

@@ -3,8 +3,6 @@
 #ifndef CTWEB_TRACK_H
 #define CTWEB_TRACK_H
 
-enum { EEXIST = 17 };
-
 /* May this packet start a connection, and how? 0 or the counter of the reason. */
 static __always_inline int start_of(const struct packet *packet, const struct settings *settings, struct start *start)
 {
@@ -25,15 +23,15 @@ static __always_inline int start_of(const struct packet *packet, const struct se
 	}
 }
 
-static __always_inline int decide(struct conn *conn, u64 word, const struct packet *packet, u64 direction, u64 now,
-				  const struct settings *settings, struct change *change)
+static __always_inline int decide(struct conn *conn, u64 word, u64 expires, u64 now, const struct packet *packet, u64 direction,
+				  const struct settings *settings, u64 *scratch, struct change *change)
 {
 	switch (packet->tuple.protocol) {
 	case PROTOCOL_TCP:
-		return tcp_packet(conn, word, packet, direction, settings, change);
+		return tcp_packet(conn, word, expires, now, packet, direction, settings, scratch, change);
 	case PROTOCOL_UDP:
 	case PROTOCOL_UDPLITE:
-		udp_packet(conn, word, now, settings, change);
+		udp_packet(conn, word, direction, now, settings, change);
 		break;
 	case PROTOCOL_ICMP:
 	case PROTOCOL_ICMPV6:
@@ -52,12 +50,14 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	u64 word = READ_ONCE(*conn_word(conn));
 	u64 direction = (packet->from_hi ^ word >> STATUS_SHIFT) & STATUS_SWAPPED;
 	struct change change = { .bits = bits };
-	int verdict = decide(conn, word, packet, direction, now, settings, &change);
+	int verdict = decide(conn, word, expires, now, packet, direction, settings, &totals->scratch, &change);
 
 	if (unlikely(verdict == VERDICT_REOPEN))
 		return verdict;
 	if (unlikely(verdict == VERDICT_INVALID)) {
 		count_untracked(totals, COUNT_INVALID_TCP, packet);
+		if (change.timeout)
+			__sync_val_compare_and_swap(&conn->expires, expires, now + change.timeout);
 		return verdict;
 	}
 	if (direction == REPLY)
@@ -99,42 +99,42 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 
 	if (!in_force)
 		return;		/* cannot be: the array has one element */
-	if (likely(conn)) {
+	if (likely(conn))
 		expires = settled(conn);
-		if (likely(expires > now)) {
-			if (go_on(conn, expires, packet, now, bits, in_force, totals) != VERDICT_REOPEN)
-				return;
-			cause = COUNT_REOPENED;
-		}
-	}
-
-	reason = start_of(packet, in_force, &start);
-	if (reason) {
-		count_untracked(totals, reason, packet);
-		return;
-	}
 	/* Still claimed is about to be deleted, most likely is already. */
-	if (!conn || expires == EXPIRES_CLAIMED) {
-		int error = insert(packet, &start, now, bits, totals, ifindex);
-
-		if (!error)
-			count(totals, COUNT_CREATED, 1);
-		else if (error != -EEXIST)
-			count_untracked(totals, COUNT_REFUSED, packet);
-		if (error != -EEXIST)
+	if (unlikely(expires == EXPIRES_CLAIMED)) {
+		reason = start_of(packet, in_force, &start);
+		if (!reason) {
+			reason = insert(packet, &start, now, bits, totals, ifindex);
+			if (!reason) {
+				count(totals, COUNT_CREATED, 1);
+				return;
+			}
+		}
+		if (reason != -EEXIST) {
+			count_untracked(totals, reason < 0 ? COUNT_REFUSED : reason, packet);
 			return;
+		}
 		/* Another CPU was first. */
 		conn = connections.lookup((struct tuple *)&packet->tuple);
 		expires = conn ? settled(conn) : EXPIRES_CLAIMED;
-		if (expires > now && go_on(conn, expires, packet, now, bits, in_force, totals) != VERDICT_REOPEN)
-			return;
-	} else if (claim(conn, expires)) {
-		end(conn, expires, now, totals, cause);
-		restart(conn, packet, &start, now, bits, totals, ifindex);
-		count(totals, COUNT_CREATED, 1);
-		return;
 	}
-	count_untracked(totals, COUNT_BUSY, packet);
+	if (likely(conn && expires > now)) {
+		if (go_on(conn, expires, packet, now, bits, in_force, totals) != VERDICT_REOPEN)
+			return;
+		cause = COUNT_REOPENED;
+	}
+	reason = start_of(packet, in_force, &start);
+	if (!reason) {
+		if (conn && expires != EXPIRES_CLAIMED && claim(conn, expires)) {
+			end(conn, expires, now, totals, cause);
+			restart(conn, packet, &start, now, bits, totals, ifindex);
+			count(totals, COUNT_CREATED, 1);
+			return;
+		}
+		reason = COUNT_BUSY;
+	}
+	count_untracked(totals, reason, packet);
 }
 
 /* A packet that was counted at another hook, on its way out. */

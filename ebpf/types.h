@@ -39,8 +39,8 @@ enum tcp_state {
 struct tcp_window {
 	u32 end;	/* highest seq + len sent */
 	u32 max_end;	/* highest seq the receiver allows */
-	u32 max_win;	/* largest window sent, scaled */
-	u32 max_ack;
+	u32 max_win;	/* largest window sent, scaled; 0: nothing sent yet */
+	u32 max_ack;	/* highest acknowledgement sent */
 };
 
 /* conn.expires has two values that are no time (docs/architecture.md, "Life of an entry"). */
@@ -83,10 +83,11 @@ enum counter {
 
 /* One per CPU: written by the programs on it (ENDED_* also by the reaper), read by user space. */
 struct counters {
-	u64 value[COUNTERS];
+	u64 value[64];		/* by enum counter; a power of two, so that an index can be masked */
 	u64 last_id;		/* sequence of connection ids made on this CPU */
-	u64 scratch;
+	u64 scratch;		/* see forget() in packet.h */
 };
+_Static_assert(COUNTERS <= 64, "struct counters");
 
 /* A kmalloc-256 object holds 8 (list) + 48 (htab_elem) + 40 (tuple) + 160: keep it so. With those 56 + 40 bytes before it, the first 32
  * bytes here share a cache line with the end of the tuple; the next 64 are one line; the last 64 are the cold line. */
@@ -94,18 +95,18 @@ struct conn {
 	u64 expires;		/* datapath time, or enum expires */
 	u32 status;		/* with the four bytes after it one 64-bit word for atomic operations: bits set by or */
 	u8 tcp_state;
-	u8 tcp_last;		/* last packet: direction << 7 | flag class */
-	u8 tcp_retrans;
+	u8 tcp_last;		/* last packet: direction << 7 | window scale of an ignored SYN << 3 | flag class */
+	u8 tcp_retrans;		/* times that it came again */
 	u8 tcp_scales;		/* window scale: original in the low nibble, reply in the high one */
 	u64 packets[2];		/* by enum direction; atomic adds */
 	/* -- cache line */
 	u64 bytes[2];		/* layer-3 bytes; atomic adds */
 	struct tcp_window window[2];
-	u32 tcp_last_seq;
+	u32 tcp_last_seq;	/* of the last packet */
 	u32 tcp_last_ack;
 	u32 tcp_last_end;
 	u16 tcp_last_win;
-	u8 tcp_flags[2];	/* per direction: window scale and SACK offered, and the like */
+	u8 tcp_flags[2];	/* per direction: enum tcp_side (tcp_window.h) */
 	/* -- cache line */
 	u64 id;			/* never 0, never again the same while the maps live */
 	u64 created;

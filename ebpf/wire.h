@@ -7,17 +7,25 @@
 #define likely(x) __builtin_expect(!!(x), 1)
 #define unlikely(x) __builtin_expect(!!(x), 0)
 
+/* A read that is made where it stands: others write to the same memory at any time. */
+#define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ntoh16(x) __builtin_bswap16(x)
 #define ntoh32(x) __builtin_bswap32(x)
 #define ntoh64(x) __builtin_bswap64(x)
 #define hton16(x) ((__be16)((((x) & 0xff) << 8) | (((x) >> 8) & 0xff)))	/* folds for constants */
+#define hton32(x) __builtin_bswap32(x)
 #else
+#define hton32(x) (x)
 #define ntoh16(x) (x)
 #define ntoh32(x) (x)
 #define ntoh64(x) (x)
 #define hton16(x) ((__be16)(x))
 #endif
+
+/* Is TCP sequence number a before b, with wrap-around? */
+#define before(a, b) ((s64)(((u64)(u32)(a) - (u32)(b)) << 32) < 0)
 
 enum ethertype {
 	ETHERTYPE_IPV4 = 0x0800,

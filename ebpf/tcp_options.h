@@ -1,0 +1,122 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The TCP options that window tracking needs: window scale and SACK permitted (in a SYN), SACK blocks. */
+#ifndef CTWEB_TCP_OPTIONS_H
+#define CTWEB_TCP_OPTIONS_H
+
+enum tcp_option { OPTION_END, OPTION_NOP, OPTION_SCALE = 3, OPTION_SACK_PERMITTED = 4, OPTION_SACK = 5 };
+enum { OPTIONS_MAX = 40, SACK_BLOCKS = 4, SCALE_MAX = 14 };
+
+/* conn->tcp_flags, for each direction: what that side has offered or done. */
+enum tcp_side {
+	SIDE_SCALE = 1 << 0,		/* offered window scaling */
+	SIDE_SACK = 1 << 1,		/* permits SACK */
+	SIDE_CLOSED = 1 << 2,		/* sent the first FIN */
+	SIDE_LIBERAL = 1 << 3,		/* picked up in the middle: its window is not known */
+	SIDE_UNACKED = 1 << 4,		/* sent data that was not acknowledged yet */
+	SIDE_ACKED = 1 << 5,		/* max_ack is known */
+	SIDE_LAST_1 = 1 << 6,		/* of an ignored SYN, stored with the original direction: SIDE_SCALE */
+	SIDE_LAST_2 = 1 << 7,		/* the same: SIDE_SACK */
+	SIDE_CHALLENGE = SIDE_LAST_1,	/* with the reply direction: an ACK may come that challenges an ignored SYN */
+	SIDE_SIMULTANEOUS = SIDE_LAST_2, /* the same: both sides sent a SYN */
+};
+
+/* In per-CPU memory and not on the stack, for the verifier does not follow what is in there: one state for all ways through the
+ * loop. */
+struct tcp_options {
+	u32 words[16];		/* the options; no further than OPTIONS_MAX bytes */
+	u64 length;
+	u64 offset;
+	u64 found;		/* SIDE_SCALE, SIDE_SACK */
+	u64 scale;
+	u32 sack;
+	u32 pad;
+};
+
+/* One element per CPU. Written and read by the packet programs, during one packet. */
+BPF_TABLE("percpu_array", u32, struct tcp_options, tcp_options, 1);
+
+static __always_inline u64 option_byte(const struct tcp_options *options, u64 offset)
+{
+	return ((const volatile u8 *)options->words)[offset & 63];
+}
+
+/* One option; false: the list ends here. One that stops short ends it, as in the kernel: what came before it counts. */
+static __always_inline bool tcp_option(struct tcp_options *options)
+{
+	u64 offset = READ_ONCE(options->offset), length = READ_ONCE(options->length);
+	u64 kind = option_byte(options, offset), size = option_byte(options, offset + 1);
+
+	if (offset >= length || kind == OPTION_END)
+		return false;
+	if (kind == OPTION_NOP) {
+		options->offset = offset + 1;
+		return true;
+	}
+	if (offset + 2 > length || size < 2 || offset + size > length)
+		return false;
+	options->offset = offset + size;
+	if (kind == OPTION_SACK_PERMITTED && size == 2) {
+		options->found |= SIDE_SACK;
+	} else if (kind == OPTION_SCALE && size == 3) {
+		u64 scale = option_byte(options, offset + 2);
+
+		options->scale = scale > SCALE_MAX ? SCALE_MAX : scale;
+		options->found |= SIDE_SCALE;
+	} else if (kind == OPTION_SACK && size >= 10 && (size & 7) == 2) {
+		for (u64 block = 0; block < SACK_BLOCKS; block++) {
+			u64 edge = offset + 6 + block * 8;
+			u32 right = option_byte(options, edge) << 24 | option_byte(options, edge + 1) << 16 |
+				    option_byte(options, edge + 2) << 8 | option_byte(options, edge + 3);
+
+			if (2 + block * 8 < size && before(READ_ONCE(options->sack), right))
+				options->sack = right;
+		}
+		return false;
+	}
+	return true;
+}
+
+static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, struct packet *packet)
+{
+	u32 zero = 0, *word = cursor->pos;
+	struct tcp_options *options;
+
+	if (length == 12) {
+		/* What nearly every packet has: two NOPs and a timestamp. */
+		u32 *last = take(cursor, 12);
+		if (last && *last == hton32(0x0101080a))
+			return 0;
+		cursor->pos = word;
+	}
+	options = tcp_options.lookup(&zero);
+	if (!options)
+		return 0;		/* cannot be: the array has one element */
+	options->length = 0;
+	options->offset = 0;
+	options->found = 0;
+	options->scale = 0;
+	options->sack = packet->ack;
+#pragma unroll
+	for (int i = 0; i < OPTIONS_MAX / 4; i++) {
+		if (i * 4 < length) {
+			word = take(cursor, 4);
+			if (!word)
+				break;
+			options->words[i] = *word;
+			options->length = (i + 1) * 4;
+		}
+	}
+#ifndef REPLAY
+	if (READ_ONCE(options->length) < length)
+		return COUNT_CUT_TRANSPORT;
+#endif
+	for (int i = 0; i < OPTIONS_MAX; i++)
+		if (!tcp_option(options))
+			break;
+	packet->options = READ_ONCE(options->found);
+	packet->scale = READ_ONCE(options->scale);
+	packet->sack = READ_ONCE(options->sack);
+	return 0;
+}
+
+#endif
