@@ -26,7 +26,7 @@ _CLIENT_PORT, _SERVER_PORT = 40_000, 443
 _SYN, _ACK, _PUSH = 0x02, 0x10, 0x08
 
 
-def frame(flags: int, *, reply: bool = False, sequence: int = 1, acknowledged: int = 1, payload: int = 0) -> bytes:
+def frame(flags: int, *, reply: bool = False, sequence: int = 2, acknowledged: int = 2, payload: int = 0) -> bytes:
     """An Ethernet frame with IPv4 and TCP; checksums are left zero, which no program here looks at."""
     ends = [(_CLIENT, _CLIENT_PORT), (_SERVER, _SERVER_PORT)]
     (source, source_port), (destination, destination_port) = reversed(ends) if reply else ends
@@ -38,7 +38,8 @@ def frame(flags: int, *, reply: bool = False, sequence: int = 1, acknowledged: i
     return ethernet + ip + tcp + bytes(payload)
 
 
-DATA = frame(_ACK | _PUSH, payload=32)
+PAYLOAD = 32
+DATA = frame(_ACK | _PUSH, payload=PAYLOAD)
 
 
 @contextmanager
@@ -68,8 +69,8 @@ def yardsticks() -> Iterator[dict[str, TestRunner]]:
 
 def establish(datapath: Datapath, program: TestRunner) -> None:
     """Open the connection of DATA through `program`. Raises RuntimeError if it is not an established one afterwards."""
-    opening = (frame(_SYN), frame(_SYN | _ACK, reply=True), frame(_ACK), frame(_ACK, reply=True), DATA)
-    for packet in opening:
+    opening = (frame(_SYN, sequence=1, acknowledged=0), frame(_SYN | _ACK, sequence=1, reply=True), frame(_ACK))
+    for packet in (*opening, DATA, frame(_ACK, acknowledged=2 + PAYLOAD, reply=True)):
         program.run(packet)
     connections = list(datapath.connections.values())
     if len(connections) != 1 or connections[0].tcp_state != datapath.enums["tcp_state"]["TCP_ESTABLISHED"]:
