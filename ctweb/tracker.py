@@ -77,7 +77,7 @@ class Tracker(TableSource):
 
     def start(self) -> None:
         """Sweep once here, so that readers have a table and errors a caller, then go on in the thread."""
-        self._sweep()
+        self.sweep()
         self._thread.start()
 
     def stop(self) -> None:
@@ -111,7 +111,7 @@ class Tracker(TableSource):
             state.save(self._state_dir, saved)
             try:
                 self._datapath.apply(tracking)
-            except OSError:
+            except Exception:
                 state.save(self._state_dir, self._saved)
                 raise
             self._tracking, self._saved = tracking, saved
@@ -127,31 +127,11 @@ class Tracker(TableSource):
         with self._reaping:
             return self._datapath.remove(keys(columns, rows, self._datapath.key_dtype), columns.id[rows])
 
-    def _run(self) -> None:
-        due = time.monotonic() + self._interval
-        while not self._stopping.wait(due - time.monotonic()):
-            started = time.monotonic()
-            try:
-                self._sweep()
-            except Exception as error:  # whatever it was, the next sweep may succeed
-                self._complain(error)
-            else:
-                self._last_error = ""
-            # On the grid, but never so soon that the rates would be measured over a sliver of time.
-            earliest = max(time.monotonic(), started + self._interval / 2)
-            due += self._interval * max(1, math.ceil((earliest - due) / self._interval))
+    def sweep(self) -> Snapshot:
+        """Read the table, reap, publish: what the thread does each time. Not while the thread runs.
 
-    def _complain(self, error: Exception) -> None:
-        self._failed_sweeps += 1
-        text = f"{type(error).__name__}: {error}"
-        if text != self._last_error or self._failed_sweeps % SAME_ERROR_EVERY == 0:
-            log.error(
-                "sweep failed (%d so far): %s; the table shown is that of the sweep before, the next one runs in %g s",
-                self._failed_sweeps, text, self._interval, exc_info=log.isEnabledFor(logging.DEBUG),
-            )  # fmt: skip
-        self._last_error = text
-
-    def _sweep(self) -> None:
+        Raises OSError, and publishes nothing.
+        """
         began = time.perf_counter()
         before = self._snapshot
         now, unix = self._now(), time.time()
@@ -169,6 +149,31 @@ class Tracker(TableSource):
         with self._published:
             self._snapshot = snapshot
             self._published.notify_all()
+        return snapshot
+
+    def _run(self) -> None:
+        due = time.monotonic() + self._interval
+        while not self._stopping.wait(due - time.monotonic()):
+            started = time.monotonic()
+            try:
+                self.sweep()
+            except Exception as error:  # whatever it was, the next sweep may succeed
+                self._complain(error)
+            else:
+                self._last_error = ""
+            # On the grid, but never so soon that the rates would be measured over a sliver of time.
+            earliest = max(time.monotonic(), started + self._interval / 2)
+            due += self._interval * max(1, math.ceil((earliest - due) / self._interval))
+
+    def _complain(self, error: Exception) -> None:
+        self._failed_sweeps += 1
+        text = f"{type(error).__name__}: {error}"
+        if text != self._last_error or self._failed_sweeps % SAME_ERROR_EVERY == 0:
+            log.error(
+                "sweep failed (%d so far): %s; the table shown is that of the sweep before, the next one runs in %g s",
+                self._failed_sweeps, text, self._interval, exc_info=log.isEnabledFor(logging.DEBUG),
+            )  # fmt: skip
+        self._last_error = text
 
     def _now(self) -> int:
         """Datapath time that the kernel's clock, which moves by ticks, has surely reached.

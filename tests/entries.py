@@ -3,16 +3,48 @@
 from __future__ import annotations
 
 import ctypes
+import errno
 import socket
 import struct
 import time
+from contextlib import contextmanager
 
 import numpy as np
 from bcc.libbcc import lib
 
+from ctweb.datapath.bpf import TestRunner
+from ctweb.datapath.build import BuildOptions, compile_datapath
+from ctweb.settings import Tracking
+
 SECOND = 1_000_000_000
 BATCH = 65_536
 FIRST_ID = 1 << 32  # ids that the kernel does not reach in a test
+
+
+@contextmanager
+def loaded(max_entries=300_000):
+    """The real programs and an empty table, with the default settings; nothing is attached."""
+    datapath = compile_datapath(BuildOptions(max_entries=max_entries))
+    try:
+        reset(datapath)
+        yield datapath
+    finally:
+        datapath.close()
+
+
+def reset(datapath) -> None:
+    """As it was when it was loaded: no entries, no counts, the default settings."""
+    keys, conns = np.zeros(BATCH, datapath.key_dtype), np.zeros(BATCH, datapath.leaf_dtype)
+    descriptor, cursor, came_from, done = datapath.connections.map_fd, ctypes.c_uint32(), None, 0
+    while done == 0:
+        count = ctypes.c_uint32(BATCH)
+        done = lib.bpf_lookup_and_delete_batch(
+            descriptor, came_from, ctypes.byref(cursor), keys.ctypes.data, conns.ctypes.data, ctypes.byref(count)
+        )
+        came_from = ctypes.byref(cursor)
+    assert ctypes.get_errno() == errno.ENOENT, "the table could not be emptied"
+    datapath.counters[datapath.counters.Key(0)] = datapath.counters.Leaf()
+    datapath.apply(Tracking())
 
 
 def put(datapath, n, *, first=0, **given) -> None:
@@ -63,6 +95,11 @@ def udp_frame(host: int, payload: int = 0) -> bytes:
         struct.pack("!I", 0x0A000000 + host), socket.inet_aton("192.0.2.1"),
     )  # fmt: skip
     return bytes(12) + b"\x08\x00" + ip + udp
+
+
+def packet(datapath, host: int, payload: int = 0, repeat: int = 1) -> None:
+    """Hand such a frame to the program, as if it came in at an interface."""
+    TestRunner(datapath.programs["tc_ingress"]).run(udp_frame(host, payload), repeat=repeat)
 
 
 def wait_until(condition, seconds=10.0):

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
+from entries import loaded, reset
 
-from ctweb.datapath.build import BuildOptions, compile_datapath
-from ctweb.settings import Tracking
+
+@pytest.fixture(scope="package")
+def compiled():
+    with loaded() as made:
+        yield made
 
 
 @pytest.fixture
-def datapath():
-    """The real programs and an empty table; nothing is attached."""
-    made = compile_datapath(BuildOptions(max_entries=300_000))
-    made.apply(Tracking())
-    yield made
-    made.close()
+def datapath(compiled):
+    reset(compiled)
+    return compiled

@@ -6,10 +6,9 @@ import ipaddress
 import threading
 
 import numpy as np
-from entries import FIRST_ID, SECOND, put, take_away, udp_frame
+from entries import FIRST_ID, SECOND, packet, put, reset, take_away
 
 from ctweb.datapath import maps
-from ctweb.datapath.bpf import run_once as run_program
 from ctweb.datapath.maps import Reader, keys
 
 
@@ -53,7 +52,7 @@ def test_a_table_that_grows_and_shrinks_between_readings(datapath):
     for n in (10, 100_000, 120_000):
         put(datapath, n)
         assert len(reader.read()) == n
-    datapath.connections.clear()
+    reset(datapath)
     assert len(reader.read()) == 0
 
 
@@ -120,7 +119,7 @@ def test_keys_lead_back_to_the_same_entries(datapath):
 
 def test_a_packet_counted_by_the_program_is_in_the_columns(datapath):
     for _ in range(3):
-        run_program(datapath.programs["tc_ingress"], udp_frame(host=9, payload=100))
+        packet(datapath, host=9, payload=100)
     columns = Reader(datapath.connections).read()
     assert columns.packets.tolist() == [[3, 0]]
     assert columns.bytes.tolist() == [[3 * 128, 0]]
