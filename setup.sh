@@ -10,7 +10,7 @@ cd "$(dirname "$0")"
 unset PYTHONHOME PYTHONPATH
 
 PYTHON=/usr/bin/python3
-MIN_KERNEL=5.15 # the same as in ctweb/doctor.py
+MIN_KERNEL=5.15 # the same as in ctweb/doctor/machine.py
 
 say() { printf 'setup: %s\n' "$*" >&2; }
 die() {
@@ -40,7 +40,6 @@ missing_packages() {
 	while read -r command package; do
 		has_command "$command" || echo "$package"
 	done <<-END
-		bpftool bpftool
 		chromium chromium
 		conntrack conntrack
 		curl curl
@@ -53,7 +52,6 @@ missing_packages() {
 		ping iputils-ping
 		setpriv util-linux
 		shellcheck shellcheck
-		tcpdump tcpdump
 	END
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ctweb import doctor
+from ctweb.doctor import machine
 
 ROOT = Path(__file__).parents[1]
 UNPRIVILEGED = (
@@ -116,7 +117,7 @@ def test_no_bpffs_is_no_obstacle():
     ],
 )
 def test_rights(euid, held, ok):
-    check = doctor.check_rights(euid, f"Name:\tx\nCapPrm:\t{ALL:016x}\nCapEff:\t{held:016x}\n")
+    check = machine.check_rights(euid, f"Name:\tx\nCapPrm:\t{ALL:016x}\nCapEff:\t{held:016x}\n")
     assert check.ok is ok
     assert bool(check.remedy) is not ok
 
@@ -134,12 +135,12 @@ def test_rights(euid, held, ok):
     ],
 )
 def test_kernel(release, ok, says):
-    check = doctor.check_kernel("Linux", release)
+    check = machine.check_kernel("Linux", release)
     assert (check.ok, says in check.detail) == (ok, True)
 
 
 def test_other_systems():
-    check = doctor.check_kernel("Darwin", "23.0.0")
+    check = machine.check_kernel("Darwin", "23.0.0")
     assert not check.ok
     assert "Linux" in check.remedy
 
@@ -154,7 +155,7 @@ def test_other_systems():
     ],
 )
 def test_refused_programs_name_the_likely_reason(code, privileged, says):
-    check = doctor.check_bpf(code, privileged)
+    check = machine.check_bpf(code, privileged)
     assert not check.ok
     assert says in check.remedy
 
@@ -163,25 +164,15 @@ def test_kernel_refuses_a_program_to_a_user_without_rights():
     child = os.fork()
     if child == 0:
         os.setuid(65534)
-        os._exit(doctor.load_smallest_program())
+        os._exit(machine.load_smallest_program())
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == errno.EPERM
 
 
 @pytest.mark.parametrize(("setting", "says"), [("1\n", "on"), ("0\n", "off"), (None, "cannot tell")])
 def test_jit(setting, says):
-    check = doctor.check_jit(setting)
+    check = machine.check_jit(setting)
     assert check.ok
     assert check.detail.startswith(says)
-
-
-def test_memory_that_does_not_suffice_is_a_note():
-    meminfo = "MemTotal: 1000000 kB\nMemAvailable:   500000 kB\n"
-    assert doctor.check_memory(meminfo, 100_000, 1024).remedy == ""
-    short = doctor.check_memory(meminfo, 1_000_000, 1024)
-    assert short.ok
-    assert "max-entries" in short.remedy
-    assert "976 MiB" in short.detail
-    assert "488 MiB" in short.detail
 
 
 def test_report_counts_what_is_in_the_way():

@@ -1,8 +1,4 @@
-"""`ctweb doctor`: what this machine lacks to run ctweb, in words, and what to do about it.
-
-Imports nothing but the standard library before it has looked, so that it also runs where ctweb could not:
-`python3 -m ctweb.doctor` in a bare checkout. Each check is a function of what it reads, and answers one `Check`.
-"""
+"""Checks of the machine: kernel, rights, BCC, headers. They need nothing but the standard library."""
 
 from __future__ import annotations
 
@@ -13,9 +9,9 @@ import os
 import platform
 import re
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
+
+from ctweb.doctor.check import Check
 
 MIN_KERNEL = (5, 15)
 """The oldest kernel the programs load on: 5.12 brought atomic or and cmpxchg, 5.15 is the next long-term one."""
@@ -27,17 +23,6 @@ _KERNEL_GAINS = (
 )
 
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_BPF": 39}
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing looked at. `ok` is whether ctweb runs as the machine stands; `remedy` is what to do,
-    or, where it is ok, what would be better."""
-
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
 
 
 def check_rights(euid: int, status: str) -> Check:
@@ -78,6 +63,10 @@ def check_kernel(system: str, release: str) -> Check:
     return Check("kernel", True, f"{release}, with everything ctweb can use")
 
 
+# 280: every machine with the generic system call table (arm64, riscv, loongarch).
+_SYS_BPF = {"x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "s390x": 351}.get(platform.machine(), 280)
+
+
 class _ProgLoadAttr(ctypes.Structure):
     """The head of bpf(2)'s BPF_PROG_LOAD; the kernel takes the rest as zero."""
 
@@ -90,12 +79,10 @@ class _ProgLoadAttr(ctypes.Structure):
 
 def load_smallest_program() -> int:
     """Ask the kernel for a tc program that returns 0 (and drop it again): 0, or the errno of the refusal."""
-    from ctweb.datapath.links import _SYS_BPF as SYS_BPF  # noqa: PLC0415
-
     instructions = ctypes.create_string_buffer(bytes.fromhex("b700000000000000" "9500000000000000"))
     licence = ctypes.create_string_buffer(b"GPL")
     attr = _ProgLoadAttr(3, 2, ctypes.addressof(instructions), ctypes.addressof(licence))
-    fd = ctypes.CDLL(None, use_errno=True).syscall(SYS_BPF, 5, ctypes.byref(attr), ctypes.sizeof(attr))
+    fd = ctypes.CDLL(None, use_errno=True).syscall(_SYS_BPF, 5, ctypes.byref(attr), ctypes.sizeof(attr))
     if fd < 0:
         return ctypes.get_errno()
     os.close(fd)
@@ -147,7 +134,7 @@ def check_headers(include: Path) -> Check:
 def check_jit(setting: str | None) -> Check:
     """The JIT by the text of net.core.bpf_jit_enable; None: it could not be read."""
     if setting is None:
-        return Check("JIT", True, "cannot tell: the setting is readable for root only", "run ctweb doctor as root")
+        return Check("JIT", True, "cannot tell: no net.core.bpf_jit_enable here; most kernels have it on")
     if setting.strip() == "0":
         return Check("JIT", True, "off: each packet costs many times more", "sysctl -w net.core.bpf_jit_enable=1")
     return Check("JIT", True, "on")
@@ -173,17 +160,6 @@ def check_conntrack(count: str | None) -> Check:
     return Check("nf_conntrack", True, f"loaded, {count.strip()} connections; ctweb works beside it")
 
 
-def check_memory(meminfo: str, max_entries: int, per_entry: int) -> Check:
-    """Whether a full table fits; `meminfo` is the text of /proc/meminfo."""
-    found = re.search(r"^MemAvailable:\s*(\d+) kB$", meminfo, re.MULTILINE)
-    available = int(found[1]) << 10 if found else 0
-    full = max_entries * per_entry
-    detail = f"{max_entries:,} connections at most take {full >> 20:,} MiB; {available >> 20:,} MiB are free"
-    if full <= available:
-        return Check("memory", True, detail)
-    return Check("memory", True, detail, "set a lower max-entries in the config file, or add memory")
-
-
 def read(path: str) -> str | None:
     """The file's text; None where it is not there or not ours to read."""
     try:
@@ -192,14 +168,17 @@ def read(path: str) -> str | None:
         return None
 
 
-def examine() -> list[Check]:
+def machine_checks() -> list[Check]:
     """Every check of this machine, in the order in which they matter."""
     rights = check_rights(os.geteuid(), read("/proc/self/status") or "")
     system = platform.uname()
-    checks = [rights, check_kernel(system.system, system.release)]
-    if system.system == "Linux":
-        checks.append(check_bpf(load_smallest_program(), rights.ok))
-    checks += [
+    kernel = check_kernel(system.system, system.release)
+    if system.system != "Linux":
+        return [kernel]
+    return [
+        rights,
+        kernel,
+        check_bpf(load_smallest_program(), rights.ok),
         check_bcc(sys.executable),
         check_headers(Path("/usr/include")),
         check_jit(read("/proc/sys/net/core/bpf_jit_enable")),
@@ -207,30 +186,3 @@ def examine() -> list[Check]:
         check_bpffs(read("/proc/self/mounts") or ""),
         check_conntrack(read("/proc/sys/net/netfilter/nf_conntrack_count")),
     ]
-    return checks
-
-
-def report(checks: Iterable[Check]) -> str:
-    """The checks as text: one line each, the remedy below it, the outcome last."""
-    lines, problems = [], 0
-    for check in checks:
-        problems += not check.ok
-        mark = "note" if check.remedy else "ok"
-        lines.append(f"{mark if check.ok else 'FAIL':4}  {check.name:13} {check.detail}")
-        if check.remedy:
-            lines.append(f"{'':20}-> {check.remedy}")
-    count = "1 thing is" if problems == 1 else f"{problems} things are"
-    outcome = f"ctweb cannot run here: {count} in the way, marked FAIL above." if problems else "ctweb can run here."
-    lines += ["", outcome]
-    return "\n".join(lines)
-
-
-def main() -> int:
-    """Print the report; 1 if ctweb cannot run here."""
-    checks = examine()
-    print(report(checks))
-    return 0 if all(check.ok for check in checks) else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,0 +1,113 @@
+"""Checks of what ctweb would do here: its interfaces, its table, and what runs or was left by an earlier run."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+
+from pyroute2 import IPRoute
+
+from ctweb.capacity import BYTES_PER_CONNECTION, default_max_entries, machine_memory
+from ctweb.config import Config
+from ctweb.datapath import clsact
+from ctweb.datapath.attach import BPFFS, AttachError, HookChoice, choose, namespace_pins
+from ctweb.datapath.build import BuildError, BuildOptions, compile_datapath
+from ctweb.datapath.interfaces import Interface, Shape, plan, read
+from ctweb.datapath.xdp_features import native_xdp
+from ctweb.doctor.check import Check
+from ctweb.instance import RUNTIME, InstanceError, find
+
+
+def check_datapath(max_entries: int) -> Check:
+    """Whether the kernel takes ctweb's programs: they are compiled, loaded, and dropped again. Needs root."""
+    try:
+        compile_datapath(BuildOptions(max_entries)).close()
+    except BuildError as error:
+        return Check("datapath", False, str(error), "report it with the output of ctweb doctor")
+    return Check("datapath", True, "its programs compile, and the kernel takes them")
+
+
+def check_interface(interface: Interface, shape: Shape, choice: HookChoice, native: bool | None) -> Check:
+    """The hook that ingress gets; `native`: whether the driver has native XDP, None if that is not known."""
+    told = {True: "native XDP", False: "no native XDP", None: "native XDP unknown"}[native]
+    try:
+        hook, reason = choose(interface, shape, choice)
+    except AttachError as error:
+        return Check("interface", False, str(error), "choose another hook, or name other interfaces")
+    if hook == "xdp" and native is False:
+        if choice == "xdp":
+            return Check("interface", False, f"{interface.name}: no native XDP for hook xdp", "choose hook auto or tc")
+        hook, reason = "tc", "no native XDP"
+    return Check("interface", True, f"{interface.name}: {told}; ingress by {hook}: {reason}")
+
+
+def check_memory(meminfo: str, max_entries: int, per_entry: int) -> Check:
+    """Whether a full table fits; `meminfo` is the text of /proc/meminfo."""
+    found = re.search(r"^MemAvailable:\s*(\d+) kB$", meminfo, re.MULTILINE)
+    available = int(found[1]) << 10 if found else 0
+    full = max_entries * per_entry
+    detail = f"{max_entries:,} connections at most take {full >> 20:,} MiB; {available >> 20:,} MiB are free"
+    if full <= available:
+        return Check("memory", True, detail)
+    return Check("memory", True, detail, "set a lower max-entries in the configuration, or add memory")
+
+
+def lock_holder(path: Path, locks: str) -> int | None:
+    """The process that has the file locked, by the text of /proc/locks; None: nobody. Touches no lock."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    place = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    found = re.search(rf"FLOCK\s+ADVISORY\s+WRITE\s+(\d+)\s+{place}\s", locks)
+    return int(found[1]) if found else None
+
+
+def check_instance(holder: int | None, state_dir: Path) -> Check:
+    """Whether ctweb runs in this network namespace."""
+    if holder is None:
+        return Check("running", True, "no: ctweb run starts it")
+    try:
+        running = find(state_dir)
+    except InstanceError:
+        return Check("running", True, f"process {holder}, with another state directory than {state_dir}")
+    host = f"[{running.host}]" if ":" in running.host else running.host
+    return Check("running", True, f"process {running.pid}, at http://{host}:{running.port}/")
+
+
+def check_leftovers(left: list[str], running: bool) -> Check:
+    """What is attached, in words; with nobody running it is what a kept run, or one that was killed, left."""
+    if not left:
+        return Check("left behind", True, "nothing")
+    if running:
+        return Check("left behind", True, f"nothing: {len(left)} attachments belong to the running one")
+    return Check("left behind", True, ", ".join(left), "ctweb run takes it over; ctweb detach removes it")
+
+
+def attached(netlink: IPRoute, pins: Path) -> list[str]:
+    """Our links and filters in this network namespace, in words."""
+    found = [f"link {path}" for path in sorted(pins.glob("*"))]
+    for index in sorted(clsact.interfaces(netlink)):
+        if any(clsact.attached(netlink, index, [way]) for way in clsact.Way):
+            found.append(f"clsact filters on the interface with index {index}")
+    return found
+
+
+def tracking_checks(config: Config, *, loadable: bool) -> list[Check]:
+    """Every check of what ctweb would do under `config`. `loadable`: nothing is in the way of loading programs."""
+    max_entries = config.max_entries or default_max_entries(machine_memory())
+    checks = [check_datapath(max_entries)] if loadable else []
+    with IPRoute() as netlink:
+        native = native_xdp()
+        for planned in plan(read(netlink), config.interfaces).values():
+            if planned.shape is not None:
+                knows = native.get(planned.interface.index) if native is not None else None
+                checks.append(check_interface(planned.interface, planned.shape, config.hook, knows))
+        left = attached(netlink, namespace_pins(BPFFS))
+    checks.append(check_memory(Path("/proc/meminfo").read_text(), max_entries, BYTES_PER_CONNECTION))
+    if os.geteuid() != 0:
+        return [*checks, Check("running", True, "cannot tell, nor what was left behind", "run ctweb doctor as root")]
+    namespace = os.stat("/proc/self/ns/net").st_ino
+    holder = lock_holder(RUNTIME / f"netns-{namespace}.lock", Path("/proc/locks").read_text())
+    return [*checks, check_instance(holder, config.state_dir), check_leftovers(left, holder is not None)]

@@ -1,0 +1,107 @@
+"""`ctweb doctor` on interfaces, the table's memory, the running instance and what a run left behind."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pyroute2 import IPRoute, netns
+
+from ctweb.datapath.interfaces import Interface, Shape
+from ctweb.datapath.xdp_features import native_xdp
+from ctweb.doctor.tracking import check_instance, check_interface, check_leftovers, check_memory, lock_holder
+from ctweb.instance import RUNTIME, announced, only_instance
+
+ROOT = Path(__file__).parents[1]
+ETHERNET, NONE = 1, 0xFFFE
+
+
+@pytest.fixture
+def namespace() -> Iterator[IPRoute]:
+    """A network namespace of the test's own, entered, with one end of a veth pair; the other is elsewhere."""
+    name, elsewhere = f"su-{os.getpid()}", f"su-{os.getpid()}-far"
+    netns.create(name)
+    netns.create(elsewhere)
+    netns.pushns(name)
+    try:
+        with IPRoute() as netlink:
+            netlink.link("add", ifname="su0", kind="veth", peer={"ifname": "su1", "net_ns_fd": elsewhere})
+            yield netlink
+    finally:
+        netns.popns()
+        netns.remove(name)
+        netns.remove(elsewhere)
+
+
+def doctor() -> list[str]:
+    result = subprocess.run(
+        [sys.executable, "-m", "ctweb.doctor"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, ""), result.stdout
+    return result.stdout.splitlines()
+
+
+def test_interfaces_of_this_namespace_and_their_hooks(namespace):
+    loopback, veth = (line for line in doctor() if "interface  " in line)
+    assert loopback.startswith("ok    interface     lo: no native XDP; ingress by tc: loopback")
+    assert veth == "ok    interface     su0: native XDP; ingress by tc: native XDP would cost veth its offloads"
+
+
+def test_drivers_tell_of_native_xdp(namespace):
+    index = namespace.link_lookup(ifname="su0")[0]
+    assert native_xdp() == {1: False, index: True}
+
+
+@pytest.mark.parametrize(
+    ("kind", "arphrd", "shape", "choice", "native", "ok", "says"),
+    [
+        ("", ETHERNET, Shape.ETHERNET, "auto", True, True, "nic: native XDP; ingress by xdp"),
+        ("", ETHERNET, Shape.ETHERNET, "auto", False, True, "nic: no native XDP; ingress by tc"),
+        ("", ETHERNET, Shape.ETHERNET, "auto", None, True, "nic: native XDP unknown; ingress by xdp"),
+        ("", ETHERNET, Shape.ETHERNET, "xdp", False, False, "nic: no native XDP for hook xdp"),
+        ("", ETHERNET, Shape.ETHERNET, "tc", True, True, "nic: native XDP; ingress by tc: asked for"),
+        ("veth", ETHERNET, Shape.ETHERNET, "auto", True, True, "nic: native XDP; ingress by tc: native XDP would cost"),
+        ("veth", ETHERNET, Shape.ETHERNET, "xdp", True, True, "nic: native XDP; ingress by xdp"),
+        ("wireguard", NONE, Shape.LAYER3, "auto", False, True, "nic: no native XDP; ingress by tc: no Ethernet header"),
+        ("wireguard", NONE, Shape.LAYER3, "xdp", False, False, "cannot take --hook xdp"),
+    ],
+)
+def test_hook_of_an_interface(kind, arphrd, shape, choice, native, ok, says):
+    check = check_interface(Interface(7, "nic", kind, arphrd), shape, choice, native)
+    assert check.ok is ok
+    assert says in check.detail
+    assert bool(check.remedy) is not ok
+
+
+def test_memory_that_does_not_suffice_is_a_note():
+    meminfo = "MemTotal: 1000000 kB\nMemAvailable:   500000 kB\n"
+    assert check_memory(meminfo, 100_000, 1024).remedy == ""
+    short = check_memory(meminfo, 1_000_000, 1024)
+    assert short.ok
+    assert "max-entries" in short.remedy
+    assert "976 MiB" in short.detail
+    assert "488 MiB" in short.detail
+
+
+def test_the_running_instance_is_found_without_touching_its_lock(namespace, tmp_path):
+    lock = RUNTIME / f"netns-{os.stat('/proc/self/ns/net').st_ino}.lock"
+    with only_instance(tmp_path), announced(tmp_path, "::1", 8291):
+        holder = lock_holder(lock, Path("/proc/locks").read_text())
+        assert holder == os.getpid()
+        assert check_instance(holder, tmp_path).detail == f"process {holder}, at http://[::1]:8291/"
+        assert "another state directory" in check_instance(holder, tmp_path / "other").detail
+        assert any(line.startswith(f"ok    running       process {holder}, with another state") for line in doctor())
+    assert lock_holder(lock, Path("/proc/locks").read_text()) is None
+    assert "ok    running       no: ctweb run starts it" in doctor()
+
+
+def test_what_is_left_behind_only_counts_with_nobody_running():
+    assert check_leftovers([], running=False).remedy == ""
+    assert "2 attachments belong to the running one" in check_leftovers(["link a", "link b"], running=True).detail
+    left = check_leftovers(["link a", "link b"], running=False)
+    assert (left.ok, left.detail) == (True, "link a, link b")
+    assert "ctweb detach" in left.remedy
