@@ -11,16 +11,20 @@ import platform
 from dataclasses import dataclass
 from typing import ClassVar
 
-_SYS_BPF = {
+SYS_BPF = {
     "x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "ppc64": 361, "s390x": 351,
 }.get(platform.machine(), 280)  # fmt: skip  # 280: every machine with the generic table (arm64, riscv, loongarch)
-_PROG_TEST_RUN = 10
+PROG_TEST_RUN = 10
 _FRAME_MAX = 1 << 16
 
-_libc = ctypes.CDLL(None, use_errno=True)
+libc = ctypes.CDLL(None, use_errno=True)
 
 
-class _TestRunAttr(ctypes.Structure):
+class TestRunAttr(ctypes.Structure):
+    """What PROG_TEST_RUN is asked with; the kernel writes its answer into it."""
+
+    __test__ = False
+
     _fields_: ClassVar = [
         ("prog_fd", ctypes.c_uint32),
         ("retval", ctypes.c_uint32),
@@ -101,7 +105,7 @@ class TestRunner:
 
     def __init__(self, program: int) -> None:
         self._out = ctypes.create_string_buffer(_FRAME_MAX)
-        self._attr = _TestRunAttr(prog_fd=program)
+        self._attr = TestRunAttr(prog_fd=program)
 
     def run(self, data: bytes | memoryview, context: SkBuff | None = None, repeat: int = 1) -> TestRun:
         """Run the program on `data`, `repeat` times.
@@ -119,7 +123,7 @@ class TestRunner:
         attr.ctx_in = ctypes.addressof(context) if context is not None else 0
         attr.ctx_size_in = ctypes.sizeof(context) if context is not None else 0
         attr.retval = attr.duration = 0
-        if _libc.syscall(_SYS_BPF, _PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
+        if libc.syscall(SYS_BPF, PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
             code = ctypes.get_errno()
             raise OSError(code, f"test run of a BPF program with {len(data)} bytes: {os.strerror(code)}")
         return TestRun(attr.retval, self._out.raw[: attr.data_size_out], attr.duration)

@@ -151,8 +151,8 @@ class Interfaces:
                 with self._lock, IPRoute() as netlink:
                     self._look(netlink, strict=False)
                 timeout = None
-            except (OSError, NetlinkError) as error:
-                log.error("cannot follow the interfaces, trying again: %s", error)
+            except Exception as error:  # whatever it is, the next look may go better; without this thread none comes
+                log.error("cannot follow the interfaces, trying again: %s: %s", type(error).__name__, error)
                 timeout = _RETRY
             if select.select([self._quit], [], [], _PAUSE)[0]:
                 return
@@ -187,7 +187,9 @@ class Interfaces:
                     log.error("%s", error)
         self._troubles = troubles
         self._set_seen(seen - troubles.keys())
-        self._reports = tuple(self._report(each) for each in plans.values() if self._concerns_us(each))
+        there = {each.interface.name for each in plans.values()}
+        missing = (Report(name, 0, "", "", "not there", failed=True) for name in self._names if name not in there)
+        self._reports = (*(self._report(each) for each in plans.values() if self._concerns_us(each)), *missing)
 
     def _take(self, each: Plan, netlink: IPRoute) -> Attachment:
         interface, shape = each.interface, each.shape

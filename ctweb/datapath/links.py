@@ -8,15 +8,13 @@ from __future__ import annotations
 
 import ctypes
 import os
-import platform
 import struct
 from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-_SYS_BPF = {
-    "x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "ppc64": 361, "s390x": 351,
-}.get(platform.machine(), 280)  # fmt: skip  # 280: every machine with the generic table (arm64, riscv, loongarch)
+from ctweb.datapath.bpf import SYS_BPF, libc
+
 _OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO_BY_FD, _LINK_CREATE, _LINK_UPDATE = 6, 7, 15, 28, 29
 
 _BPF_F_BEFORE = 1 << 3  # tcx: with no other program named, before all of them
@@ -26,8 +24,6 @@ _LINK_TYPE_XDP, _LINK_TYPE_TCX = 6, 11
 _LINK_INFO = struct.Struct(
     "=I 4x 4x 4x I I"
 )  # type, (id, program id, padding), the head of the union: index, attach type
-
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Hook(IntEnum):
@@ -39,7 +35,7 @@ class Hook(IntEnum):
 
 
 def _bpf(command: int, attr: bytes) -> int:
-    result = int(_libc.syscall(_SYS_BPF, command, attr, len(attr)))
+    result = int(libc.syscall(SYS_BPF, command, attr, len(attr)))
     if result < 0:
         code = ctypes.get_errno()
         raise OSError(code, os.strerror(code))

@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import socket
+import struct
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
+from crafted import UDP, ip, udp
 from lab.hooks import hooks, programs
-from lab.network import Namespace, network, wait_for
+from lab.network import IPV4, IPV6, Namespace, address, network, wait_for
+from lab.traffic import ping, ping_count
 from pyroute2 import IPRoute
 
 from ctweb.datapath.attach import AttachError, detach_leftovers, namespace_pins
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
 from ctweb.datapath.follow import Interfaces, Report
 from ctweb.datapath.interfaces import NoSuchInterfaceError
+from ctweb.datapath.maps import Reader
+from ctweb.settings import Tracking
 
 TCX = {"tcx ingress", "tcx egress"}
+PORT = 4242
 CLSACT = {"clsact ingress", "clsact egress", "clsact qdisc"}
 
 
@@ -176,10 +184,11 @@ def test_both_ends_of_a_pair_are_tracked_on_their_way_out_until_they_part(here, 
 def test_named_interfaces_are_let_go_and_taken_again_and_others_are_not(here, far, follow, datapath):
     make = f"link add v type veth peer name v netns {far.path}"
     here.ip(make)
-    follow(names=["v"])
+    interfaces = follow(names=["v"])
     assert set(hooks(here)) == {"v"}
     here.ip("link del v")
     wait_for("it is let go", lambda: seen(datapath) == set())
+    wait_for("it is told", lambda: report(interfaces, "v").failed)
     here.ip(f"link add other type veth peer name other netns {far.path}", make)
     wait_for("it is taken again", lambda: hooks(here).get("v") == TCX)
     assert set(hooks(here)) == {"v"}
@@ -310,3 +319,55 @@ def test_no_descriptor_is_lost(here, far, follow):
 def program_ids(machine: Namespace) -> set[int]:
     """Of all programs on the interface v."""
     return {program for ids in programs(machine)["v"].values() for program in ids}
+
+
+def counted(datapath: Datapath) -> list[tuple[int, list[int], list[int]]]:
+    """Protocol, packets and bytes each way of every connection."""
+    table = Reader(datapath.connections).read()
+    return list(zip(table.protocol.tolist(), table.packets.tolist(), table.bytes.tolist(), strict=True))
+
+
+@pytest.mark.parametrize(("hook", "tcx"), [("tc", True), ("xdp", True), ("tc", False), ("xdp", False)])
+@pytest.mark.parametrize("ends", [IPV4, IPV6], ids=["ipv4", "ipv6"])
+def test_packets_are_counted_by_every_hook_however_held(here, far, follow, datapath, ends, hook, tcx):
+    here.ip(f"link add v type veth peer name v netns {far.path}", "link set v up")
+    far.ip("link set v up")
+    address(here, "v", 1, 1)
+    address(far, "v", 1, 2)
+    datapath.apply(Tracking())
+    datapath.connections.clear()
+    follow(names=["v"], hook=hook, tcx=tcx)
+    ping(far, ends.router, 20)
+    ping(here, ends.client, 20)
+    expected = ping_count(ends, 20)
+    protocol = socket.IPPROTO_ICMP if ends is IPV4 else socket.IPPROTO_ICMPV6
+    assert counted(datapath) == [(protocol, [20, 20], [expected.orig_bytes, expected.repl_bytes])] * 2
+
+
+@pytest.mark.parametrize("tcx", [True, False])
+@pytest.mark.parametrize("ends", [IPV4, IPV6], ids=["ipv4", "ipv6"])
+def test_packets_without_a_link_header_are_counted(here, follow, datapath, ends, tcx):
+    """A tun device: what is written to it comes in, what goes out is read from it."""
+    with open_tun("t0") as tun:
+        here.ip("link set t0 up")
+        address(here, "t0", 1, 1)
+        datapath.apply(Tracking())
+        datapath.connections.clear()
+        follow(names=["t0"], tcx=tcx)
+        question = udp(ends.client, ends.router, PORT, PORT, b"question")
+        with here.socket(ends.family, socket.SOCK_DGRAM) as sock:
+            sock.bind((ends.router, PORT))
+            tun.write(ip(ends.client, ends.router, UDP, question))
+            data, peer = sock.recvfrom(100)
+            assert data == b"question"
+            sock.sendto(b"the answer", peer)
+        headers = ends.header + 8
+        assert counted(datapath) == [(UDP, [1, 1], [headers + len("question"), headers + len("the answer")])]
+
+
+@contextmanager
+def open_tun(name: str) -> Iterator[BinaryIO]:
+    with Path("/dev/net/tun").open("r+b", buffering=0) as tun:
+        iff_tun, iff_no_pi, tunsetiff = 0x0001, 0x1000, 0x400454CA
+        fcntl.ioctl(tun, tunsetiff, struct.pack("16sH", name.encode(), iff_tun | iff_no_pi))
+        yield tun

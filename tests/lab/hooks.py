@@ -5,17 +5,15 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-import platform
 import socket
 import struct
 import subprocess
 
+from ctweb.datapath.bpf import SYS_BPF, libc
 from lab.network import Namespace
 
-_SYS_BPF = {"x86_64": 321}.get(platform.machine(), 280)
 _PROG_QUERY = 16
 _TCX = {"tcx ingress": 46, "tcx egress": 47}
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 def hooks(machine: Namespace) -> dict[str, set[str]]:
@@ -53,5 +51,5 @@ def _tcx(name: str, attach_type: int) -> list[int]:
         "=4I Q I 4x 32x", socket.if_nametoindex(name), attach_type, 0, 0, ctypes.addressof(ids), len(ids)
     )
     attr = ctypes.create_string_buffer(request, len(request))
-    assert _libc.syscall(_SYS_BPF, _PROG_QUERY, attr, len(attr)) == 0, os.strerror(ctypes.get_errno())
+    assert libc.syscall(SYS_BPF, _PROG_QUERY, attr, len(attr)) == 0, os.strerror(ctypes.get_errno())
     return list(ids[: struct.unpack_from("=I", attr, 24)[0]])
