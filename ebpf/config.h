@@ -7,7 +7,8 @@
  *   MAX_ENTRIES   connections the table holds
  *   TICK_NSEC     length of a jiffy
  *   CPU_BITS      bits that a CPU number needs, for connection ids
- *   REPLAY        defined: the clock is the skb's time stamp, lengths are those on the wire */
+ *   REPLAY        defined: the clock is the skb's time stamp, lengths are those on the wire
+ *   ENDED_PAGES   memory for connections that end in a replay, until user space takes them, in pages */
 
 /* Index of a timeout: a TCP state, or one of these. */
 enum timeout {

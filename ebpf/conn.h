@@ -50,10 +50,19 @@ static __always_inline bool claim(struct conn *conn, u64 seen)
 }
 
 /* By the owner of the claim, which keeps it. */
-static __always_inline void end(struct conn *conn, u64 expires, u64 now, struct counters *totals, u32 cause)
+static __always_inline void end(const struct tuple *tuple, struct conn *conn, u64 expires, u64 now, struct counters *totals,
+				u32 cause)
 {
 	if (expires == EXPIRES_ENDED)
 		return;
+#ifdef REPLAY
+	struct ended *record = ended.ringbuf_reserve(sizeof(*record));
+	if (record) {		/* user space sees to it that there is room */
+		record->tuple = *tuple;
+		record->conn = *conn;
+		ended.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
+	}
+#endif
 	move_counters(conn, totals);
 	count(totals, cause, 1);
 	conn->created = now;

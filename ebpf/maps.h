@@ -18,4 +18,9 @@ BPF_TABLE("percpu_array", u32, struct conn, fresh, 1);
 /* ifindex of a tracked interface -> its hooks. Written by user space, read at tc egress. */
 BPF_TABLE("hash", u32, u32, interfaces, 4096);
 
+#ifdef REPLAY
+/* Connections as they end. Written by the packet programs and the reaper, emptied by user space before it can be full. */
+BPF_RINGBUF_OUTPUT(ended, ENDED_PAGES);
+#endif
+
 #endif

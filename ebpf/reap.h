@@ -37,13 +37,13 @@ static __always_inline int reap_one(struct reap_request *request, const struct r
 	if (request->mode == REAP_REMOVE) {
 		if (expires == EXPIRES_ENDED || conn->id != key->id || !claim(conn, expires))
 			return 0;
-		end(conn, expires, request->now, totals, COUNT_REMOVED);
+		end(&tuple, conn, expires, request->now, totals, COUNT_REMOVED);
 		__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
 		return 1;
 	}
 	if (expires > request->when || (expires == EXPIRES_ENDED && conn->created > request->when) || !claim(conn, expires))
 		return 0;
-	end(conn, expires, request->now, totals, COUNT_EXPIRED);
+	end(&tuple, conn, expires, request->now, totals, COUNT_EXPIRED);
 	connections.delete(&tuple);
 	return 1;
 }

@@ -72,7 +72,7 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	__sync_fetch_and_add(&conn->bytes[direction], packet->bytes);
 	if (unlikely(verdict == VERDICT_RESET)) {
 		if (claim(conn, expires)) {
-			end(conn, expires, now, totals, COUNT_RESET);
+			end(&packet->tuple, conn, expires, now, totals, COUNT_RESET);
 			__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
 			return verdict;
 		}
@@ -127,7 +127,7 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 	reason = start_of(packet, in_force, &start);
 	if (!reason) {
 		if (conn && expires != EXPIRES_CLAIMED && claim(conn, expires)) {
-			end(conn, expires, now, totals, cause);
+			end(&packet->tuple, conn, expires, now, totals, cause);
 			restart(conn, packet, &start, now, bits, totals, ifindex);
 			count(totals, COUNT_CREATED, 1);
 			return;

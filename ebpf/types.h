@@ -120,4 +120,11 @@ struct conn {
 };
 _Static_assert(sizeof(struct conn) == 160, "struct conn");
 
+/* A connection that is over, as it stood in its last moment. */
+struct ended {
+	struct tuple tuple;
+	struct conn conn;
+};
+_Static_assert(sizeof(struct ended) == 200, "struct ended: records in a ring buffer are aligned to 8");
+
 #endif

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import mmap
 import os
 import re
 import sys
@@ -22,6 +23,8 @@ from ctweb.settings import Tracking
 log = logging.getLogger(__name__)
 
 SOURCE = Path(__file__).resolve().parents[2] / "ebpf"
+
+ENDED_BYTES = 8 << 20  # the ring buffer `ended` of a replay; a power of two
 
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 _ENUM = re.compile(r"\benum\b\s*(?:(\w+)\s*)?\{([^}]*)\}")
@@ -85,7 +88,8 @@ def read_enums(text: str) -> dict[str, dict[str, int]]:
 class Datapath:
     """The loaded programs and their maps. Made by compile_datapath(), and gone with close().
 
-    programs: descriptors by name. connections, settings, interfaces, counters: BCC tables.
+    programs: descriptors by name. connections, settings, interfaces, counters: BCC tables. ended: descriptor of
+    the ring buffer of connections that ended (of a replay only).
     key_dtype, leaf_dtype: layouts of `struct tuple` and `struct conn`. enums: constants of the C source by enum.
     """
 
@@ -101,6 +105,7 @@ class Datapath:
         self.key_dtype = np.dtype(self.connections.Key)
         self.leaf_dtype = np.dtype(self.connections.Leaf)
         self._reaper = TestRunner(programs["reap"])
+        self.ended: int | None = module.get_table("ended").map_fd if options.replay else None
         self.clock = Clock.measure(programs["read_clock"])
 
     def apply(self, tracking: Tracking) -> None:
@@ -201,7 +206,7 @@ def compile_datapath(options: BuildOptions) -> Datapath:
     ]
     programs = list(_PROGRAMS)
     if options.replay:
-        flags.append("-DREPLAY")
+        flags += ["-DREPLAY", f"-DENDED_PAGES={ENDED_BYTES // mmap.PAGESIZE}"]
         programs.remove("xdp_ingress")
     os.environ["BCC_KERNEL_SOURCE"] = str(SOURCE / "headers")
     with _captured_stderr() as said:
