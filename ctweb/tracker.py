@@ -12,11 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctweb import state
 from ctweb.datapath.maps import Reader, keys
 from ctweb.settings import Tracking, as_text, parse_changes
 from ctweb.table import expiry
+from ctweb.table.columns import BLOCK, Columns
 from ctweb.table.snapshot import Snapshot, advance
 
 if TYPE_CHECKING:  # who only reads the table needs no BPF
@@ -139,8 +141,7 @@ class Tracker(TableSource):
         until = self._now()
         due = expiry.due(columns, before.now)
         if due.any():
-            with self._reaping:
-                self._datapath.reap(keys(columns, np.flatnonzero(due), self._datapath.key_dtype), before.now)
+            self._reap(columns, np.flatnonzero(due), before.now)
             columns = columns.compact(~due)
         counters = {_shown(name): count for name, count in self._datapath.read_counters().items()}
         counters["failed-sweeps"] = self._failed_sweeps
@@ -161,9 +162,7 @@ class Tracker(TableSource):
                 self._complain(error)
             else:
                 self._last_error = ""
-            # On the grid, but never so soon that the rates would be measured over a sliver of time.
-            earliest = max(time.monotonic(), started + self._interval / 2)
-            due += self._interval * max(1, math.ceil((earliest - due) / self._interval))
+            due = next_start(due, started, time.monotonic(), self._interval)
 
     def _complain(self, error: Exception) -> None:
         self._failed_sweeps += 1
@@ -175,12 +174,29 @@ class Tracker(TableSource):
             )  # fmt: skip
         self._last_error = text
 
+    def _reap(self, columns: Columns, rows: NDArray[np.intp], when: int) -> None:
+        """Hand the rows to the kernel, which deletes those that had still expired by `when`."""
+        for start in range(0, len(rows), BLOCK):
+            due = keys(columns, rows[start : start + BLOCK], self._datapath.key_dtype)
+            with self._reaping:
+                self._datapath.reap(due, when)
+
     def _now(self) -> int:
         """Datapath time that the kernel's clock, which moves by ticks, has surely reached.
 
         So what is expired by it is expired in the kernel's eyes too, and no packet revives it.
         """
         return self._datapath.clock.now() - self._datapath.clock.tick
+
+
+def next_start(due: float, started: float, ended: float, interval: float) -> float:
+    """When the next sweep is due, after one that was `due`, `started` and `ended` at these times (seconds).
+
+    On the grid of `interval` on which `due` lies; a sweep that took too long skips turns, and after one that
+    started late the next is at least half an interval away: rates are not measured over a sliver of time.
+    """
+    earliest = max(ended, started + interval / 2)
+    return due + interval * max(1, math.ceil((earliest - due) / interval))
 
 
 def _shown(counter: str) -> str:

@@ -12,7 +12,7 @@ from entries import FIRST_ID, SECOND, loaded, packet, put, reset, wait_until
 
 from ctweb.settings import SettingError, Tracking
 from ctweb.state import StateError
-from ctweb.tracker import Tracker
+from ctweb.tracker import Tracker, next_start
 
 
 @pytest.fixture(scope="module")
@@ -246,6 +246,21 @@ class TestPublishing:
         tracker.stop()
         assert (snapshot.seq, snapshot.counters["failed-sweeps"]) == (2, 2)
         assert [record.getMessage().count("no memory for it") for record in caplog.records] == [1]
+
+
+    @pytest.mark.parametrize(
+        ("started", "ended", "following"),
+        [
+            (10.0, 10.1, 11),  # as it should be
+            (10.3, 10.4, 11),  # started late: the grid stays
+            (10.7, 10.8, 12),  # so late that the next turn is too near
+            (10.0, 12.5, 13),  # took longer than its turn
+            (10.0, 11.0, 11),  # took exactly its turn
+            (75.2, 75.3, 76),  # the machine slept
+        ],
+    )
+    def test_sweeps_keep_to_the_grid(self, started, ended, following):
+        assert next_start(10, started, ended, 1) == following
 
 
 class TestSettings:

@@ -28,6 +28,10 @@ HUGE = 4 << 20  # bytes from which huge pages are asked for: fewer faults, at mo
 COLUMNS: dict[str, NDArray[Any]] = {f.name: getattr(Columns.empty(), f.name) for f in fields(Columns)}
 
 
+class MapError(OSError):
+    """The kernel refused an operation on a map."""
+
+
 class Reader:
     """Reads the map of connections. Not for two threads at once: its buffers are kept between readings.
 
@@ -53,7 +57,7 @@ class Reader:
         self._leaves = np.empty(self._batch, self._leaf)
 
     def read(self) -> Columns:
-        """Every entry in the table's order, also those that are no connection (enum expires). Raises OSError."""
+        """Every entry in the table's order, also those that are no connection (enum expires). Raises MapError."""
         growing = _Growing(self._key, self._leaf, self._capacity)
         place = ctypes.cast(self._cursor, ctypes.POINTER(ctypes.c_uint32))
         came_from = None
@@ -68,7 +72,7 @@ class Reader:
                 self._batch *= 2
                 self._make_buffers()
             elif error not in (0, errno.ENOENT):
-                raise OSError(error, f"cannot read the connection table: {os.strerror(error)}")
+                raise MapError(f"cannot read the connection table: {os.strerror(error)}")
             else:
                 growing.append(self._keys[: count.value], self._leaves[: count.value])
                 if error == errno.ENOENT:  # the end of the table
@@ -86,6 +90,13 @@ def keys(columns: Columns, rows: NDArray[np.intp], key: np.dtype[np.void]) -> ND
     for name in elements.dtype.names or ():
         elements[name] = _elements(getattr(columns, name))[rows]
     return made
+
+
+def columns_of(keys: NDArray[np.void], leaves: NDArray[np.void]) -> Columns:
+    """The kernel's structs (`struct tuple` and `struct conn`, in the layouts that BCC tells) as columns."""
+    growing = _Growing(keys.dtype, leaves.dtype, len(keys))
+    growing.append(keys, leaves)
+    return growing.columns()
 
 
 class _Growing:
