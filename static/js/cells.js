@@ -1,10 +1,11 @@
 /**
  * What a cell shows. A maker fills an empty cell once and returns its painter; a painter runs each second for every row that is
- * seen, and touches the document only where something changed.
+ * seen, and touches the document only where something changed. What has data-term can be clicked to filter by it.
  */
 
 /** @import { Row } from "./protocol.js" */
 import { duration, grouped, rate, splitEndpoint } from "./format.js";
+import { term } from "./terms.js";
 
 /**
  * @callback Paint
@@ -59,22 +60,32 @@ export const plain = (name) => (host) =>
     },
   );
 
-/** @type {CellMaker} */
-export const protocol = (host) =>
-  onChange(
-    (row) => row.protocol,
-    (value) => {
-      host.textContent = value;
-      host.dataset.protocol = value;
+/**
+ * A name that can be asked for.
+ * @param {string} name
+ * @param {string} field Its name in a filter.
+ * @returns {CellMaker}
+ */
+export const named = (name, field) => (host) => {
+  const value = part("value", host);
+  return onChange(
+    (row) => /** @type {string | undefined} */ (row[name]) ?? "",
+    (text) => {
+      value.textContent = text;
+      value.dataset.term = term(field, text);
+      host.dataset.value = text;
     },
   );
+};
 
 /**
  * An address with its port a shade quieter.
  * @param {string} name
+ * @param {string} addressField
+ * @param {string} portField
  * @returns {CellMaker}
  */
-export const endpoint = (name) => (host) => {
+export const endpoint = (name, addressField, portField) => (host) => {
   const addressPart = part("address", host);
   const portPart = part("port", host);
   return onChange(
@@ -83,6 +94,8 @@ export const endpoint = (name) => (host) => {
       const [address, port] = splitEndpoint(value);
       addressPart.textContent = port && address.includes(":") ? `[${address}]` : address;
       portPart.textContent = port && `:${port}`;
+      addressPart.dataset.term = term(addressField, address);
+      portPart.dataset.term = term(portField, port);
     },
   );
 };
@@ -103,6 +116,8 @@ export const state = (host) => {
       const tcp = row["tcp-state"] !== undefined;
       chip.className = tcp ? "chip" : "detail";
       chip.dataset.state = tcp ? value : "";
+      if (tcp) chip.dataset.term = term("state", value);
+      else delete chip.dataset.term;
       chip.textContent = value.trim();
     },
   );
@@ -117,6 +132,7 @@ export const flags = (host) =>
         ...[...value].map((letter) => {
           const element = document.createElement("i");
           element.dataset.flag = letter;
+          element.dataset.term = term("flag", letter);
           element.textContent = letter;
           return element;
         }),

@@ -27,6 +27,13 @@ const ENDED_STAYS = 4000;
  * @property {Set<string>} gone Ids that have ended since.
  */
 
+/** @param {Held} held @param {number} index @param {Seen} seen */
+function keep(held, index, seen) {
+  if (held.byId.has(seen.row[".id"])) return;
+  held.at.set(index, seen);
+  held.byId.set(seen.row[".id"], seen);
+}
+
 export class Display {
   /** The newest message that was taken over. @type {RowsMessage | undefined} */
   message;
@@ -78,18 +85,15 @@ export class Display {
     if (this.#held || !this.message) return;
     const from = this.message.offset;
     const to = from + this.message.rows.length + this.#ended.length;
-    const at = new Map();
-    const byId = new Map();
-    const gone = new Set();
+    /** @type {Held} */
+    const held = { count: this.count, at: new Map(), byId: new Map(), gone: new Set() };
     for (let index = from; index < to; index++) {
       const seen = this.#lookUp(index);
       if (!seen) continue;
-      const id = seen.row[".id"];
-      at.set(index, { row: seen.row, read: seen.read });
-      byId.set(id, at.get(index));
-      if (seen.ended) gone.add(id);
+      keep(held, index, { row: seen.row, read: seen.read });
+      if (seen.ended) held.gone.add(seen.row[".id"]);
     }
-    this.#held = { count: this.count, at, byId, gone };
+    this.#held = held;
   }
 
   release() {
@@ -139,6 +143,10 @@ export class Display {
         held.gone.add(id);
       }
     }
+    // It was held before all rows in view had come.
+    message.rows.forEach((row, at) => {
+      if (!held.at.has(message.offset + at)) keep(held, message.offset + at, { row, read: now });
+    });
   }
 
   /**

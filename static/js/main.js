@@ -13,6 +13,7 @@ import { Live } from "./live.js";
 import { Search } from "./search.js";
 import { Status } from "./status.js";
 import { Table } from "./table.js";
+import { narrowed } from "./terms.js";
 import { themeSwitch } from "./theme.js";
 import { View } from "./view.js";
 
@@ -85,7 +86,7 @@ live.onMessage = (/** @type {Message} */ message) => {
     }
     // An error may come late: about a filter that has been typed over since.
     if (message.filter !== view.filter) return;
-    search.error(message.message);
+    search.error(message.message, message.position);
     if (refused === view.filter) return;
     refused = view.filter;
     table.stay();
@@ -231,9 +232,34 @@ detail.onClose = () => {
 table.body.addEventListener("click", (event) => {
   // A click that ends a selection of text is no click.
   if (getSelection()?.isCollapsed === false) return;
-  table.select(table.indexOf(/** @type {Element} */ (event.target)));
-  openDetail();
+  const target = /** @type {Element} */ (event.target);
+  const term = /** @type {HTMLElement | null} */ (target.closest("[data-term]"))?.dataset.term;
+  // A finger is too broad for a part of a cell: it opens the panel.
+  if (term && /** @type {PointerEvent} */ (event).pointerType === "mouse") {
+    filterBy(event, term);
+  } else {
+    table.select(table.indexOf(target));
+    openDetail();
+  }
 });
+// With Shift the browser would select text from the last click to this one.
+table.body.addEventListener("mousedown", (event) => {
+  if (event.shiftKey) event.preventDefault();
+});
+
+/**
+ * Only what has this; with a modifier, all but that.
+ * @param {MouseEvent} event
+ * @param {string} term
+ */
+function filterBy(event, term) {
+  const without = event.altKey || event.shiftKey || event.ctrlKey || event.metaKey;
+  view.filter = narrowed(view.filter, without ? `!${term}` : term);
+  view.write("push");
+  search.fill(view.filter);
+  refused = undefined;
+  askAnew();
+}
 
 /** A tooltip is made when it is wanted, not for every row each second. */
 table.body.addEventListener("pointerover", (event) => {
@@ -241,7 +267,9 @@ table.body.addEventListener("pointerover", (event) => {
   const cell = /** @type {HTMLElement | null} */ (target.closest(".cell"));
   const shown = cell && display.at(table.indexOf(cell));
   const column = cell && table.columnOf(cell);
-  if (cell && shown && column) cell.title = column.tooltip?.(shown.row) ?? "";
+  if (!cell || !shown || !column) return;
+  const hint = target.closest("[data-term]") ? "Click: only these. Shift-click: without these." : "";
+  cell.title = [column.tooltip?.(shown.row), hint].filter(Boolean).join("\n");
 });
 
 const help = helpDialog(byId("help"));

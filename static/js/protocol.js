@@ -26,7 +26,8 @@
  * @property {Record<string, number>} [counters]
  *
  * @typedef {{type: "hello", version: string, interval: number}} HelloMessage
- * @typedef {{type: "error", message: string, field?: string, filter: string}} ErrorMessage `filter` is that of the refused view.
+ * @typedef {{type: "error", message: string, field?: string, position?: number, filter: string}} ErrorMessage
+ *   `filter` is that of the refused view, `position` a place in it, from 0.
  * @typedef {HelloMessage | RowsMessage | ErrorMessage} Message
  */
 

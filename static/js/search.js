@@ -50,9 +50,14 @@ export class Search {
     this.error("");
   }
 
-  /** @param {string} message "" when all is well. */
-  error(message) {
+  /**
+   * @param {string} message "" when all is well.
+   * @param {number} [position] The character of the filter that it is about.
+   */
+  error(message, position = 0) {
     this.problem.textContent = message;
+    // Under the place: the box is monospaced, and a line is as long as the box.
+    this.problem.style.setProperty("--position", String(Math.min(position, 60)));
     this.problem.hidden = !message;
     this.input.setAttribute("aria-invalid", String(Boolean(message)));
   }

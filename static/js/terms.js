@@ -1,0 +1,22 @@
+/** Terms of the filter language, made from what a cell shows. The grammar is the server's (ctweb/table/filter_language.py). */
+
+/**
+ * @param {string} field
+ * @param {string} value
+ */
+export function term(field, value) {
+  const plain = /^[^\s(),"]+$/.test(value);
+  return `${field}:${plain ? value : `"${value.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`}`;
+}
+
+/**
+ * `filter` and also `added`; unchanged where it stands there already.
+ * @param {string} filter
+ * @param {string} added
+ */
+export function narrowed(filter, added) {
+  if (!filter) return added;
+  if (` ${filter} `.includes(` ${added} `)) return filter;
+  // What is joined by "or" binds looser than what is added.
+  return / or /i.test(filter) ? `(${filter}) ${added}` : `${filter} ${added}`;
+}
