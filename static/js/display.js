@@ -27,13 +27,6 @@ const ENDED_STAYS = 4000;
  * @property {Set<string>} gone Ids that have ended since.
  */
 
-/** @param {Held} held @param {number} index @param {Seen} seen */
-function keep(held, index, seen) {
-  if (held.byId.has(seen.row[".id"])) return;
-  held.at.set(index, seen);
-  held.byId.set(seen.row[".id"], seen);
-}
-
 export class Display {
   /** The newest message that was taken over. @type {RowsMessage | undefined} */
   message;
@@ -80,6 +73,14 @@ export class Display {
     this.#read = performance.now();
   }
 
+  /** Whether all rows from `first` to `last` are here. @param {number} first @param {number} last */
+  covers(first, last) {
+    for (let index = first; index <= last; index++) {
+      if (!this.#lookUp(index)) return false;
+    }
+    return true;
+  }
+
   /** Keep the order of what is shown; the values still change. */
   hold() {
     if (this.#held || !this.message) return;
@@ -90,7 +91,9 @@ export class Display {
     for (let index = from; index < to; index++) {
       const seen = this.#lookUp(index);
       if (!seen) continue;
-      keep(held, index, { row: seen.row, read: seen.read });
+      const kept = { row: seen.row, read: seen.read };
+      held.at.set(index, kept);
+      held.byId.set(seen.row[".id"], kept);
       if (seen.ended) held.gone.add(seen.row[".id"]);
     }
     this.#held = held;
@@ -143,10 +146,6 @@ export class Display {
         held.gone.add(id);
       }
     }
-    // It was held before all rows in view had come.
-    message.rows.forEach((row, at) => {
-      if (!held.at.has(message.offset + at)) keep(held, message.offset + at, { row, read: now });
-    });
   }
 
   /**

@@ -8,6 +8,7 @@ import { Detail } from "./detail.js";
 import { Display } from "./display.js";
 import { Empty } from "./empty.js";
 import { helpDialog } from "./help.js";
+import { Hold } from "./hold.js";
 import { bindKeys } from "./keys.js";
 import { Live } from "./live.js";
 import { Search } from "./search.js";
@@ -21,10 +22,6 @@ import { View } from "./view.js";
 const byId = (id) => /** @type {T} */ (document.getElementById(id));
 
 const narrow = matchMedia("(max-width: 720px)");
-/** The pointer holds the order, but not for ever: it may just have been left there. */
-const HOLD_FOR = 20_000;
-/** A scrolling table is not being read: hold again once it has come to rest. */
-const REST = 250;
 
 const view = new View();
 const display = new Display();
@@ -34,6 +31,7 @@ const search = new Search(byId("search"));
 const table = new Table(byId("table"), display);
 const chooser = new Chooser(byId("columns"));
 const detail = new Detail(byId("detail"));
+const hold = new Hold(table.body);
 const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
 
 /** The window that the table needs. */
@@ -93,6 +91,7 @@ live.onMessage = (/** @type {Message} */ message) => {
   } else {
     if (message.filter === view.filter) search.error("");
     take(message);
+    applyHold();
     if (detail.row && !status.paused) {
       const id = detail.row[".id"];
       const row = message.rows.find((one) => one[".id"] === id) ?? message.watched?.[id];
@@ -158,37 +157,19 @@ function setPaused(/** @type {boolean} */ paused) {
   status.paint();
 }
 
-let pointing = false;
-/** @type {number | undefined} */
-let holdTimer;
-
-function setHeld(/** @type {boolean} */ held) {
+function applyHold() {
+  // An order with holes in it is not one to keep: wait for the rows that are still on their way.
+  const held = hold.wanted && (display.held || display.covers(...table.seen));
   if (held === display.held) return;
   if (held) display.hold();
   else display.release();
-  status.held = display.held;
+  status.held = held;
   table.refresh();
   status.paint();
   ask();
 }
-
-table.body.addEventListener("pointermove", (event) => {
-  if (event.pointerType !== "mouse") return;
-  pointing = true;
-  clearTimeout(holdTimer);
-  holdTimer = setTimeout(() => setHeld(false), HOLD_FOR);
-  setHeld(true);
-});
-table.body.addEventListener("pointerleave", () => {
-  pointing = false;
-  clearTimeout(holdTimer);
-  setHeld(false);
-});
-table.onScroll = () => {
-  setHeld(false);
-  clearTimeout(holdTimer);
-  if (pointing) holdTimer = setTimeout(() => setHeld(true), REST);
-};
+hold.onChange = applyHold;
+table.onScroll = () => hold.scrolled();
 byId("live").addEventListener("click", () => setPaused(!status.paused));
 
 /* On a narrow screen the headings give way to a list of orders. */
