@@ -7,20 +7,24 @@ is kept without limit. Here every write is whole and has a deadline, and what wa
 
 from __future__ import annotations
 
+import base64
 import logging
 import select
 import socket
 import threading
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable
 from typing import Any
+
+from flask import Request
+from werkzeug.exceptions import BadRequest
 
 log = logging.getLogger(__name__)
 
 PING_SECONDS = 4  # a client that answers no ping is let go at the second one
 SEND_SECONDS = 5  # for one message to leave; a client that reads slower than that is let go
 SEND_BUFFER = 128 * 1024  # bytes in the kernel: more would only be backlog
-MAX_MESSAGE = 4096  # bytes from a client
+MAX_MESSAGE = 20_000  # bytes from a client: a filter may have 4096 characters
 MAX_WAITING = 32  # messages from a client that wait to be read
 
 
@@ -107,10 +111,16 @@ SERVER_OPTIONS = {"ping_interval": PING_SECONDS, "max_message_size": MAX_MESSAGE
 """For flask-sock's SOCK_SERVER_OPTIONS."""
 
 
-def prepare(environ: MutableMapping[str, Any]) -> None:
-    """Make the websocket that will be opened from this WSGI environment a safe one: our socket, no compression.
+def prepare(request: Request) -> None:
+    """Make the websocket that this request opens a safe one: our socket, no compression. Raises BadRequest.
 
     Compression is accepted whenever it is offered, costs 20 times the time of sending, and wants a lock.
     """
-    environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
-    environ["gunicorn.socket"] = SteadySocket(environ["gunicorn.socket"])
+    try:
+        key = base64.b64decode(request.headers.get("Sec-WebSocket-Key", ""), validate=True)
+    except ValueError:
+        key = b""
+    if len(key) != 16 or request.headers.get("Sec-WebSocket-Version") != "13":
+        raise BadRequest("no websocket handshake of version 13")
+    request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
+    request.environ["gunicorn.socket"] = SteadySocket(request.environ["gunicorn.socket"])

@@ -1,0 +1,205 @@
+"""The command line: what scripts and people rely on. Each command is a few lines; the work is elsewhere."""
+
+from __future__ import annotations
+
+import functools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+import msgspec
+
+from ctweb import config as configuration
+from ctweb import state
+from ctweb.client import Client, RefusedError
+from ctweb.config import Config, ConfigError, Listen
+from ctweb.instance import InstanceError
+from ctweb.settings import as_routeros
+from ctweb.state import StateError
+
+FOLLOW_SECONDS = 1.0
+CLEAR = "\x1b[H\x1b[2J"
+
+
+class Failure(click.ClickException):
+    """What went wrong, in one line on stderr; exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"ctweb: {self.message}", file=file, err=file is None)
+
+
+@contextmanager
+def failing_in_one_line(*errors: type[Exception]) -> Iterator[None]:
+    """These errors end the command, with what they say."""
+    try:
+        yield
+    except errors as error:
+        raise Failure(str(error)) from None
+
+
+class ListenType(click.ParamType):
+    """An address and a port to listen on."""
+
+    name = "host:port"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Listen:
+        try:
+            return value if isinstance(value, Listen) else Listen.parse(value)
+        except ValueError as error:
+            raise Failure(f"--listen: {error}; it takes an address and a port such as 127.0.0.1:8291") from None
+
+
+def configured(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give the command --config and --state-dir, and what comes of them as its first argument, a Config."""
+
+    @click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help=f"The configuration file.  [default: {configuration.DEFAULT}]",
+    )
+    @click.option(
+        "--state-dir",
+        type=click.Path(path_type=Path),
+        metavar="DIR",
+        help=f"Where changed settings and the running instance are found.  [default: {Config().state_dir}]",
+    )
+    @functools.wraps(command)
+    def with_config(config_file: Path | None, state_dir: Path | None, **arguments: Any) -> Any:
+        with failing_in_one_line(ConfigError):
+            config = configuration.load(config_file)
+        return command(overridden(config, state_dir=state_dir and state_dir.absolute()), **arguments)
+
+    return with_config
+
+
+def overridden(config: Config, **options: Any) -> Config:
+    """`config` with what was given on the command line."""
+    return msgspec.structs.replace(config, **{name: value for name, value in options.items() if value})
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="ctweb", prog_name="ctweb")
+def main() -> None:
+    """The connections of this machine: tracked by eBPF, shown live, in RouterOS's words."""
+
+
+@main.command()
+@configured
+@click.option(
+    "--interface",
+    "interfaces",
+    multiple=True,
+    metavar="NAME",
+    help="Track this interface only; may be given several times.  [default: the machine's own]",
+)
+@click.option("--listen", type=ListenType(), metavar="HOST:PORT", help=f"[default: {Config().listen}]")
+@click.option("--hook", type=click.Choice(["auto", "xdp", "tc"]), help="Where packets are met on their way in.")
+@click.option("--keep", is_flag=True, help="Leave the programs attached at the end; `ctweb detach` removes them.")
+def run(config: Config, keep: bool, **options: Any) -> None:
+    """Track connections and serve them, in the foreground, until SIGTERM or Ctrl-C."""
+    from ctweb import run as running  # noqa: PLC0415  # brings BCC and gunicorn along, slow to import
+
+    with failing_in_one_line(running.RunError):
+        running.run(overridden(config, **options), keep=keep)
+
+
+@main.command(name="print")
+@configured
+@click.argument("filter_words", nargs=-1, metavar="[FILTER]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of RouterOS's rows.")
+@click.option("--follow", is_flag=True, help="Again each second, until Ctrl-C.")
+def print_table(config: Config, filter_words: tuple[str, ...], as_json: bool, follow: bool) -> None:
+    """Show the running table: all of it, or what matches FILTER."""
+    where = " ".join(filter_words)
+    with failing_in_one_line(InstanceError, RefusedError):
+        client = Client(config.state_dir)
+        while True:
+            rows = client.connections(where)
+            show_rows(rows, as_json=as_json, again=follow)
+            if not follow:
+                return
+            time.sleep(FOLLOW_SECONDS)
+
+
+def show_rows(rows: list[dict[str, str]], *, as_json: bool, again: bool) -> None:
+    """Print a table. `again`: there will be more, so on a terminal it takes the place of the one before."""
+    if as_json:
+        between = "," if again else ",\n"
+        click.echo("[" + between.join(msgspec.json.encode(row).decode() for row in rows) + "]")
+    else:
+        text = "\n".join(msgspec.json.encode(row).decode() for row in rows)
+        click.echo((CLEAR if again and sys.stdout.isatty() else "") + text)
+
+
+@main.group()
+def settings() -> None:
+    """The tracking settings, under RouterOS's names."""
+
+
+@settings.command(name="get")
+@configured
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object, as RouterOS's REST answers it.")
+def get_settings(config: Config, names: tuple[str, ...], as_json: bool) -> None:
+    """Show all settings, or those named. Without a running instance: those that it would start with."""
+    with failing_in_one_line(RefusedError, StateError):
+        try:
+            values = Client(config.state_dir).settings()
+        except InstanceError:
+            values = as_routeros(state.load(config.state_dir, config.tracking)[0])
+    for name in names:
+        if name not in values:
+            raise Failure(f"unknown setting {name!r}; there are {', '.join(values)}")
+    chosen = {name: value for name, value in values.items() if not names or name in names}
+    if as_json:
+        click.echo(msgspec.json.encode(chosen))
+        return
+    yes_no = {"true": "yes", "false": "no"}
+    for name, value in chosen.items():
+        click.echo(f"{name}: {yes_no.get(value, value)}")
+
+
+@settings.command(name="set")
+@configured
+@click.argument("changes", nargs=-1, required=True, metavar="NAME=VALUE...")
+def set_settings(config: Config, changes: tuple[str, ...]) -> None:
+    """Change settings of the running instance, at once and for good: all of them, or none if one is refused."""
+    pairs = {}
+    for change in changes:
+        name, equals, value = change.partition("=")
+        if not equals:
+            raise Failure(f"{change!r} is not NAME=VALUE, such as udp-timeout=10s")
+        pairs[name] = value
+    with failing_in_one_line(InstanceError, RefusedError):
+        Client(config.state_dir).change_settings(pairs)
+
+
+@main.command()
+@configured
+def doctor(config: Config) -> None:
+    """Say what this machine lacks, in words; exit code 1 if ctweb cannot run here."""
+    from ctweb import doctor as examination  # noqa: PLC0415
+
+    sys.exit(examination.main(config))
+
+
+@main.command()
+@configured
+def detach(config: Config) -> None:
+    """Remove what a run with --keep left on the interfaces."""
+    from ctweb import run as running  # noqa: PLC0415
+
+    with failing_in_one_line(running.RunError):
+        removed = running.detach(config.state_dir)
+    for each in removed:
+        click.echo(f"removed {each}")
+    if not removed:
+        click.echo("nothing was attached")

@@ -1,0 +1,115 @@
+"""`ctweb run`: puts the parts together, keeps them until a signal comes, and takes them apart."""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import os
+import signal
+import socket
+from contextlib import ExitStack
+from pathlib import Path
+
+from pyroute2 import IPRoute
+from pyroute2.netlink.exceptions import NetlinkError
+
+from ctweb import instance, log
+from ctweb.capacity import default_max_entries, machine_memory
+from ctweb.config import Config, Listen
+from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
+from ctweb.datapath.build import BuildError, BuildOptions, compile_datapath
+from ctweb.datapath.follow import Interfaces
+from ctweb.datapath.interfaces import NoSuchInterfaceError
+from ctweb.instance import InstanceError
+from ctweb.state import StateError
+from ctweb.tracker import Tracker
+from ctweb.web import server
+from ctweb.web.app import create_app
+from ctweb.web.live import Live
+
+logger = logging.getLogger(__name__)
+
+
+class RunError(Exception):
+    """It cannot run; the message is one clear line. Nothing is left attached."""
+
+
+def run(config: Config, *, keep: bool) -> None:
+    """Run in the foreground until SIGTERM or SIGINT. With `keep` the programs stay attached at the end.
+
+    Raises RunError, with nothing left attached.
+    """
+    log.set_up()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until the server takes over
+    try:
+        with ExitStack() as stack:
+            try:
+                _run(config, stack, keep=keep)
+            finally:
+                # What is left to do takes no time, and must be done.
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        logger.info("stopped while starting")
+    except (AttachError, BuildError, InstanceError, NoSuchInterfaceError, StateError) as error:
+        raise RunError(str(error)) from error
+
+
+def _run(config: Config, stack: ExitStack, *, keep: bool) -> None:
+    if keep and not os.path.ismount(BPFFS):
+        raise RunError(f"--keep needs a BPF file system: mount -t bpf bpf {BPFFS}")
+    stack.enter_context(instance.only_instance(config.state_dir))
+    listener = stack.enter_context(_listen(config.listen))
+
+    datapath = compile_datapath(BuildOptions(config.max_entries or default_max_entries(machine_memory())))
+    stack.callback(datapath.close)
+    tracker = Tracker(datapath, config.tracking, config.state_dir)
+    interfaces = Interfaces(
+        datapath.programs, datapath.interfaces, hook=config.hook, names=config.interfaces, keep=keep
+    )
+    interfaces.start()
+    stack.callback(interfaces.stop)
+    tracker.start()
+    stack.callback(tracker.stop)
+
+    live = Live(tracker)
+    live.start()
+    app = create_app(
+        tracker,
+        live,
+        listen_host=config.listen.host,
+        hooks=lambda: {report.interface: report.hook for report in interfaces.reports if report.hook},
+    )
+    host, port = listener.getsockname()[:2]
+    stack.enter_context(instance.announced(config.state_dir, host, port))
+    logger.info("open %s", _url(host, port))
+    server.serve(app, listener, closing=live.stop)
+    logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")
+
+
+def _listen(listen: Listen) -> socket.socket:
+    try:
+        return server.listen(listen.host, listen.port)
+    except OSError as error:
+        raise RunError(f"cannot listen on {listen}: {error.strerror}; choose another place with --listen") from None
+
+
+def detach(state_dir: Path) -> list[str]:
+    """Take off the interfaces of this network namespace whatever earlier runs left there; what it was, in words.
+
+    Raises RunError if an instance is running there, or something cannot be removed.
+    """
+    try:
+        with instance.only_instance(state_dir), IPRoute() as netlink:
+            return detach_leftovers(netlink, namespace_pins(), sparing={})
+    except InstanceError as error:
+        raise RunError(f"{error}; stop it first") from None
+    except (OSError, NetlinkError) as error:
+        raise RunError(f"cannot detach: {error}") from None
+
+
+def _url(host: str, port: int) -> str:
+    """What to open: an address that listens on all is reached over loopback."""
+    if ipaddress.ip_address(host).is_unspecified:
+        host = "127.0.0.1"
+    return f"http://{Listen(host, port)}/"

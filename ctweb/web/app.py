@@ -1,0 +1,67 @@
+"""The Flask app: the page, and what belongs to all of it. REST is in rest.py, the live table in live.py."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+from importlib import metadata
+from pathlib import Path
+
+from flask import Flask, Response, jsonify, send_from_directory
+from werkzeug.exceptions import HTTPException
+
+from ctweb.tracker import TableSource
+from ctweb.web import guard, rest
+from ctweb.web.live import Live
+
+log = logging.getLogger(__name__)
+
+STATIC = Path(__file__).resolve().parents[2] / "static"
+STALE_SECONDS = 5  # without a sweep: the table shown is no longer the table
+
+
+def create_app(
+    source: TableSource, live: Live, *, listen_host: str, hooks: Callable[[], Mapping[str, str]]
+) -> Flask:
+    """The app that shows `source`. `hooks`: the hook (xdp, tc) of each interface that is tracked at the moment."""
+    app = Flask(__name__, static_folder=str(STATIC), static_url_path="/static")
+    app.json.sort_keys = False  # type: ignore[attr-defined]
+    app.url_map.strict_slashes = False
+    guard.protect(app, listen_host)
+    app.register_blueprint(rest.blueprint(source))
+    live.add_to(app)
+
+    @app.get("/")
+    def index() -> Response:
+        return send_from_directory(STATIC, "index.html")
+
+    @app.get("/healthz")
+    def healthz() -> tuple[Response, int]:
+        snapshot = source.snapshot
+        attached = dict(hooks())
+        age = time.time() - snapshot.time if snapshot.seq else None
+        fresh = age is not None and age < STALE_SECONDS
+        answer = {
+            "status": "ok" if fresh else "stale",
+            "version": metadata.version("ctweb"),
+            "sweep": snapshot.seq,
+            "sweep-age": None if age is None else round(age, 3),
+            "sweep-seconds": round(snapshot.sweep_seconds, 6),
+            "connections": len(snapshot),
+            "attached": len(attached),
+            "interfaces": attached,
+            "counters": {**snapshot.counters, **live.counters},
+        }
+        return jsonify(answer), 200 if fresh else 503
+
+    @app.errorhandler(HTTPException)
+    def refuse(error: HTTPException) -> tuple[Response, int]:
+        return rest.error_body(error.code or 500, error.description if error.code != 404 else None)
+
+    @app.errorhandler(Exception)
+    def fail(error: Exception) -> tuple[Response, int]:
+        log.exception("a request failed")
+        return rest.error_body(500, "an error in ctweb; its log says more")
+
+    return app

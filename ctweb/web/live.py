@@ -1,0 +1,235 @@
+"""The live table: `/live`, a websocket that gets one message each sweep with the rows its view shows.
+
+Protocol: docs/architecture.md. Who wants the same view gets the same encoded message. A client that is behind gets the
+newest snapshot when it is ready for one, never a backlog.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import metadata
+from typing import Annotated, Any
+
+import msgspec
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
+from flask_sock import Sock
+from msgspec import Meta
+from simple_websocket import ConnectionClosed
+from werkzeug.exceptions import BadRequest
+from wsproto.utilities import ProtocolError
+
+from ctweb.table.facts import facts_of
+from ctweb.table.query import QueryError, View, window
+from ctweb.table.rows import page_rows
+from ctweb.table.snapshot import Snapshot
+from ctweb.tracker import TableSource
+from ctweb.web import websocket
+
+log = logging.getLogger(__name__)
+
+CLIENTS = 64  # websockets at once; each holds a request thread, and requests need some too (server.THREADS)
+GAP_SECONDS = 0.05  # at least so long between two answers to one client, however often it changes its view
+CLOSE_SECONDS = 0.5  # for a client to say goodbye in its turn
+
+GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER = 1001, 1008, 1013
+
+_EMPTY = Snapshot.empty()
+_PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
+
+
+class ViewMessage(msgspec.Struct, forbid_unknown_fields=True, tag="view"):
+    """What a client asks to see."""
+
+    filter: str = ""
+    sort: str = ""
+    offset: Annotated[int, Meta(ge=0, lt=2**53)] = 0
+    limit: Annotated[int, Meta(ge=0, le=500)] = 60
+
+
+class Live:
+    """All open websockets, and what they have in common."""
+
+    def __init__(self, source: TableSource) -> None:
+        self._source = source
+        self._messages = _Messages()
+        self._lock = threading.Lock()
+        self._clients: set[Any] = set()
+        self._refused = 0
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._wake, name="live", daemon=True)
+
+    def add_to(self, app: Flask) -> None:
+        """Serve the websocket at /live."""
+        app.config["SOCK_SERVER_OPTIONS"] = websocket.SERVER_OPTIONS
+
+        @Sock(app).route("/live")  # type: ignore[untyped-decorator]
+        def live(client: Any) -> None:
+            self.serve(client)
+
+        @app.before_request
+        def before_handshake() -> None:
+            if request.endpoint == "live":
+                websocket.prepare(request)
+
+        @app.errorhandler(ProtocolError)
+        def refuse(error: ProtocolError) -> ResponseReturnValue:
+            return app.handle_user_exception(BadRequest(f"no websocket handshake: {error}"))
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Send every client away. Their requests end within a second or so."""
+        self._stopped.set()
+        self._notify()
+
+    @property
+    def counters(self) -> dict[str, int]:
+        with self._lock:
+            return {"websockets": len(self._clients), "websockets-refused": self._refused}
+
+    def _wake(self) -> None:
+        """The thread `live`: tells every client's sender of a new snapshot."""
+        seq = -1
+        while not self._stopped.is_set():
+            newest = self._source.wait(seq, 1.0).seq
+            if newest != seq:
+                seq = newest
+                self._notify()
+
+    def _notify(self) -> None:
+        with self._lock:
+            for client in self._clients:
+                client.event.set()
+
+    @contextmanager
+    def _place(self, client: Any) -> Iterator[bool]:
+        """A place among the CLIENTS for as long as it lasts; False if there is none."""
+        with self._lock:
+            free = len(self._clients) < CLIENTS
+            if free:
+                self._clients.add(client)
+            else:
+                self._refused += 1
+        try:
+            yield free
+        finally:
+            with self._lock:
+                self._clients.discard(client)
+
+    def serve(self, client: Any) -> None:
+        """One client, from its handshake to its end, in its request's thread. `client`: a simple_websocket.Server."""
+        try:
+            with self._place(client) as free:
+                if free:
+                    self._talk(client)
+                else:
+                    client.close(TRY_AGAIN_LATER, f"too many clients: {CLIENTS} are connected, try again later")
+        except (ConnectionClosed, OSError) as error:
+            log.debug("a websocket ended: %s", error)
+        client.thread.join(CLOSE_SECONDS)
+        client.sock.hang_up()
+
+    def _talk(self, client: Any) -> None:
+        hello = {"type": "hello", "version": metadata.version("ctweb"), "interval": 1.0}
+        client.send(msgspec.json.encode(hello).decode())
+        view: View | None = None
+        answered = -1  # the snapshot last sent, as long as the view stays the same
+        while client.connected:
+            client.event.wait()
+            client.event.clear()
+            if self._stopped.is_set():
+                client.close(GOING_AWAY, "the server is stopping")
+                return
+            inbox = client.input_buffer
+            if inbox.flooded:
+                client.close(POLICY_VIOLATION, "too many messages at once")
+                return
+            while inbox:
+                try:
+                    view, answered = read_view(inbox.pop(0)), -1
+                except ViewError as error:
+                    client.send(error.message)
+            snapshot = self._source.snapshot
+            if view is not None and snapshot.seq != answered:
+                began = time.monotonic()
+                client.send(self._messages.rows(snapshot, view, self.counters))
+                answered = snapshot.seq
+                # Who changes views all the time gets at most half a processor.
+                time.sleep(max(GAP_SECONDS, time.monotonic() - began))
+
+
+class ViewError(Exception):
+    """A view that cannot be used. `message`: the answer to its client."""
+
+    def __init__(self, why: str, field: str | None = None, filter: str | None = None) -> None:
+        super().__init__(why)
+        answer = {"type": "error", "message": why, "field": field, "filter": filter}
+        self.message = msgspec.json.encode({k: v for k, v in answer.items() if v is not None}).decode()
+
+
+def read_view(text: str | bytes) -> View:
+    """The view that a client's message asks for. Raises ViewError."""
+    try:
+        asked = msgspec.json.decode(text, type=ViewMessage)
+    except (msgspec.MsgspecError, RecursionError) as error:
+        place = _PLACE.search(str(error))
+        raise ViewError(f"no view: {_PLACE.sub('', str(error))}", place and place[1]) from None
+    view = View(asked.filter, asked.sort, asked.offset, asked.limit)
+    try:
+        window(facts_of(_EMPTY), view)
+    except QueryError as error:
+        raise ViewError(str(error), error.field, view.filter) from None
+    return view
+
+
+@dataclass
+class _Message:
+    """One view's rows, encoded by the first who asks; the others wait for it."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    text: str | None = None
+
+
+class _Messages:
+    """The encoded messages of one snapshot, by view."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._snapshot = _EMPTY
+        self._made: dict[View, _Message] = {}
+
+    def rows(self, snapshot: Snapshot, view: View, counters: Mapping[str, int]) -> str:
+        with self._lock:
+            if snapshot is not self._snapshot or len(self._made) > 2 * CLIENTS:  # views that nobody has any more
+                self._snapshot, self._made = snapshot, {}
+            message = self._made.setdefault(view, _Message())
+        with message.lock:
+            if message.text is None:
+                message.text = _rows(snapshot, view, counters)
+            return message.text
+
+
+def _rows(snapshot: Snapshot, view: View, counters: Mapping[str, int]) -> str:
+    facts = facts_of(snapshot)
+    shown = window(facts, view)
+    message = {
+        "type": "rows",
+        "seq": snapshot.seq,
+        "time": round(snapshot.time * 1000),
+        "total": shown.total,
+        "matched": shown.matched,
+        "offset": view.offset,
+        "filter": view.filter,
+        "sort": view.sort,
+        "rows": msgspec.Raw(page_rows(facts, shown.indexes)),
+        "counters": {**snapshot.counters, **counters},
+    }
+    return msgspec.json.encode(message).decode()
