@@ -86,6 +86,12 @@ static __always_inline void fill(struct conn *conn, const struct packet *packet,
 	conn->window[REPLY].max_end = start->other_max_end;
 	conn->tcp_flags[ORIGINAL] = start->flags;
 	conn->tcp_flags[REPLY] = start->other_flags;
+	if (start->in_window) {
+		conn->tcp_last_seq = packet->seq;
+		conn->tcp_last_ack = packet->ack;
+		conn->tcp_last_end = packet->end;
+		conn->tcp_last_win = packet->window;
+	}
 	conn->id = new_id(totals);
 	conn->created = now;
 	conn->ifindex = ifindex;

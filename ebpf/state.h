@@ -32,6 +32,7 @@ struct start {
 	u64 other_flags;
 	struct tcp_window window;
 	u32 other_max_end;
+	u64 in_window;		/* keep its numbers as the last packet's */
 };
 
 /* What a later packet does. */

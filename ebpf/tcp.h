@@ -49,7 +49,12 @@ static __always_inline u64 tcp_class(u64 flags)
 	return CLASS_FIN;
 }
 
-/* A connection's first packet. */
+static __always_inline u64 capped(const struct settings *settings, u64 timeout, u64 cap)
+{
+	return settings->timeout[timeout] > settings->timeout[cap] ? settings->timeout[cap] : settings->timeout[timeout];
+}
+
+/* A connection's first packet. No window was acknowledged yet, which counts as one of zero: so the cap for that. */
 static __always_inline int tcp_start(const struct packet *packet, const struct settings *settings, struct start *start)
 {
 	u64 class = tcp_class(packet->tcp_flags);
@@ -59,7 +64,7 @@ static __always_inline int tcp_start(const struct packet *packet, const struct s
 	start->window.max_win = packet->window ? packet->window : 1;
 	if (class == CLASS_SYN) {
 		start->state = TCP_SYN_SENT;
-		start->timeout = settings->timeout[TCP_SYN_SENT];
+		start->timeout = capped(settings, TCP_SYN_SENT, TIMEOUT_TCP_RETRANS);
 		start->flags = packet->options;
 		start->scale = packet->scale;
 		start->other_max_end = start->window.max_win;
@@ -70,11 +75,24 @@ static __always_inline int tcp_start(const struct packet *packet, const struct s
 	/* In the middle of a connection that is older than the table: its window is not known. Until the other side answers, it
 	 * does not stay for long. */
 	start->state = TCP_ESTABLISHED;
-	start->timeout = settings->timeout[TCP_ESTABLISHED];
-	if (start->timeout > settings->timeout[TIMEOUT_TCP_UNACKED])
-		start->timeout = settings->timeout[TIMEOUT_TCP_UNACKED];
+	start->timeout = capped(settings, TCP_ESTABLISHED, TIMEOUT_TCP_UNACKED);
 	start->window.max_end += start->window.max_win;
 	start->flags = start->other_flags = SIDE_SACK | SIDE_LIBERAL;
+	/* The kernel checks it against a window at 0 all the same. Out of it is let through; if it happens to be in, it leaves traces. */
+	if (unlikely(before(packet->sack, 1) && before(-ack_window(start->window.max_win) - 1, packet->sack))) {
+		u32 reach = packet->window + (packet->sack - packet->ack);
+
+		if (start->window.max_win < reach)
+			start->window.max_win = reach;
+		start->window.max_ack = packet->ack;
+		start->flags |= SIDE_ACKED;
+		start->other_max_end = packet->sack + packet->window + !packet->window;
+		if (before(start->other_max_end, 0))
+			start->other_max_end = 0;
+		start->in_window = 1;
+	}
+	if ((!start->in_window || !packet->window) && start->timeout > settings->timeout[TIMEOUT_TCP_RETRANS])
+		start->timeout = settings->timeout[TIMEOUT_TCP_RETRANS];
 	return 0;
 }
 
@@ -276,17 +294,17 @@ static __always_inline int tcp_packet(struct conn *conn, u64 word, u64 expires, 
 	}
 
 	u64 timeout = settings->timeout[next & 15];
-	u64 capped = settings->timeout[TIMEOUT_TCP_RETRANS];
+	u64 cap = settings->timeout[TIMEOUT_TCP_RETRANS];
 
-	if (unlikely(conn->tcp_retrans >= MAX_RETRANS) && timeout > capped)
-		timeout = capped;
+	if (unlikely(conn->tcp_retrans >= MAX_RETRANS) && timeout > cap)
+		timeout = cap;
 	else if (unlikely(class == CLASS_RST))
 		timeout = settings->timeout[TCP_CLOSE];
 	else if ((conn->tcp_flags[ORIGINAL] | conn->tcp_flags[REPLY]) & SIDE_UNACKED &&
 		 timeout > settings->timeout[TIMEOUT_TCP_UNACKED])
 		timeout = settings->timeout[TIMEOUT_TCP_UNACKED];
-	else if (unlikely(!conn->tcp_last_win) && timeout > capped)
-		timeout = capped;
+	else if (unlikely(!conn->tcp_last_win) && timeout > cap)
+		timeout = cap;
 
 	if (unlikely(!(word & STATUS_BIT(STATUS_SEEN_REPLY)))) {
 		if (class == CLASS_RST)

@@ -13,6 +13,11 @@
 enum window { WINDOW_IN, WINDOW_IGNORE, WINDOW_OUT };
 enum { ACK_WINDOW = 66000 };
 
+static __always_inline u32 ack_window(u32 max_win)
+{
+	return max_win > ACK_WINDOW ? max_win : ACK_WINDOW;
+}
+
 static __always_inline u64 scale_of(const struct conn *conn, u64 direction)
 {
 	return conn->tcp_scales >> (direction * 4) & 15;
@@ -78,13 +83,13 @@ static __always_inline int window_check(struct conn *conn, const struct packet *
 	if (unlikely(flags & TCP_RST) && !seq && state == TCP_SYN_SENT)
 		seq = end = sender->end;	/* answers a SYN */
 
-	u32 ack_window = sender->max_win > ACK_WINDOW ? sender->max_win : ACK_WINDOW;
+	u32 old_ack = receiver->end - ack_window(sender->max_win) - 1;
 	bool recent = !receiver->max_win || before(sender->end - receiver->max_win - 1, end);
 
 	if (unlikely(!before(seq, sender->max_end + 1))) {
 		u32 overshot = end - sender->max_end + 1;
 
-		if (receiver->max_win && recent && before(receiver->end - ack_window - 1, sack) &&
+		if (receiver->max_win && recent && before(old_ack, sack) &&
 		    overshot <= receiver->max_win && before(sack, receiver->end + 1)) {
 			/* Sends a little more than allowed: should the other side acknowledge it, that must be in window. */
 			sender->end = end;
@@ -95,7 +100,7 @@ static __always_inline int window_check(struct conn *conn, const struct packet *
 	}
 	if (unlikely(!before(sack, receiver->end + 1)))
 		return WINDOW_OUT;
-	if (unlikely(!recent || !before(receiver->end - ack_window - 1, sack)))
+	if (unlikely(!recent || !before(old_ack, sack)))
 		return WINDOW_IGNORE;
 
 	if (!(flags & TCP_SYN))

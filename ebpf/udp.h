@@ -10,12 +10,11 @@
 static __always_inline void udp_packet(const struct conn *conn, u64 word, u64 direction, u64 now, const struct settings *settings,
 				       struct change *change)
 {
-	change->timeout = settings->timeout[TIMEOUT_UDP];
-	if (word & STATUS_BIT(STATUS_SEEN_REPLY) || direction == REPLY) {
-		change->timeout = settings->timeout[TIMEOUT_UDP_STREAM];
-		if (word & STATUS_BIT(STATUS_SEEN_REPLY) && now > conn->created + UDP_ASSURED_AFTER)
-			change->bits |= STATUS_ASSURED;
-	}
+	bool replied = word & STATUS_BIT(STATUS_SEEN_REPLY);
+
+	change->timeout = settings->timeout[replied || direction == REPLY ? TIMEOUT_UDP_STREAM : TIMEOUT_UDP];
+	if (replied && now > conn->created + UDP_ASSURED_AFTER)
+		change->bits |= STATUS_ASSURED;
 }
 
 #endif

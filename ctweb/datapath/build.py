@@ -98,14 +98,14 @@ class Datapath:
         self.programs: Mapping[str, int] = programs
         self.enums = read_enums(text)
         self._module = module
-        self.connections = module.get_table("connections")
-        self.settings = module.get_table("settings")
-        self.interfaces = module.get_table("interfaces")
-        self.counters = module.get_table("counters")
+        self.connections = module.get_table(b"connections")
+        self.settings = module.get_table(b"settings")
+        self.interfaces = module.get_table(b"interfaces")
+        self.counters = module.get_table(b"counters")
         self.key_dtype = np.dtype(self.connections.Key)
         self.leaf_dtype = np.dtype(self.connections.Leaf)
         self._reaper = TestRunner(programs["reap"])
-        self.ended: int | None = module.get_table("ended").map_fd if options.replay else None
+        self.ended: int | None = module.get_table(b"ended").map_fd if options.replay else None
         self.clock = Clock.measure(programs["read_clock"])
 
     def apply(self, tracking: Tracking) -> None:
@@ -218,7 +218,7 @@ def compile_datapath(options: BuildOptions) -> Datapath:
         for name in programs:
             kind = BPF.XDP if name.startswith("xdp") else BPF.SCHED_CLS
             try:
-                descriptors[name] = module.load_func(name, kind).fd
+                descriptors[name] = module.load_func(name.encode(), kind).fd
             except Exception as error:
                 raise BuildError(f"the kernel does not take {name}: {_last_words(said(), str(error))}") from error
     return Datapath(options, module, descriptors, text)
