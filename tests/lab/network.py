@@ -75,9 +75,10 @@ class Namespace:
         self.run("ip", "-batch", "-", input="\n".join(lines))
 
     def start(self, *arguments: object, **options: Any) -> subprocess.Popen[bytes]:
-        """Start a program that is ended with the network."""
+        """Start a program that is ended with the network, or by the kernel if this process is killed before."""
         quiet = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        process = subprocess.Popen(self.command(*arguments), **(quiet | options))
+        command = self.command("setpriv", "--pdeathsig", "KILL", "--", *arguments)
+        process = subprocess.Popen(command, **(quiet | options))
         self.processes.append(process)
         return process
 

@@ -72,26 +72,28 @@ def test_datagrams_of_known_sizes(lab: Lab, ends: Ends):
 
 
 def test_datagrams_nobody_answers(lab: Lab, ends: Ends):
+    sport = 20_000 + ends.header
     with lab.server.socket(ends.family, socket.SOCK_DGRAM) as far:
         far.bind((ends.server, 5000))
-        lab.client.run("nc", "-u", "-q", "0", "-p", "41000", ends.server, "5000", input="eleven byte")
+        lab.client.run("nc", "-u", "-q", "0", "-p", sport, ends.server, "5000", input="eleven byte")
         assert far.recv(100) == b"eleven byte"
-    row = lab.ctweb.counts(udp_count(ends, [11], []), protocol="udp", src_address=shown(ends, ends.client, 41000))
+    row = lab.ctweb.counts(udp_count(ends, [11], []), protocol="udp", src_address=shown(ends, ends.client, sport))
     assert (row["seen-reply"], row["confirmed"], row["assured"]) == ("false", "true", "false")
 
 
 def test_a_file_fetched_by_curl(witnessed: Lab, ends: Ends, files: Path):
     lab = witnessed
-    with file_server(lab.server, files, ends.server, 8000):
-        told = ("-sS", "-o", "/dev/null", "-w", "%{size_download}", "--local-port", "42000")
-        size = lab.client.run("curl", *told, ends.url(8000) + "/file")
+    sport = 20_000 + ends.header
+    with file_server(lab.server, ends, files) as port:
+        told = ("-sS", "-o", "/dev/null", "-w", "%{size_download}", "--local-port", sport)
+        size = lab.client.run("curl", *told, ends.url(port) + "/file")
     assert int(size) == FILE
-    (line,) = conntrack(lab.router, ends, 42000)
+    (line,) = conntrack(lab.router, ends, sport)
     expected = conntrack_count(line)
     assert expected.repl_bytes > FILE
     assert "TIME_WAIT" in line
-    row = lab.ctweb.counts(expected, protocol="tcp", src_address=shown(ends, ends.client, 42000))
-    assert row["dst-address"] == shown(ends, ends.server, 8000)
+    row = lab.ctweb.counts(expected, protocol="tcp", src_address=shown(ends, ends.client, sport))
+    assert row["dst-address"] == shown(ends, ends.server, port)
     assert row["tcp-state"] == "time-wait"
     assert (row["seen-reply"], row["assured"], row["confirmed"]) == ("true", "true", "true")
 

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import re
 import socket
+import socketserver
 import struct
-import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from lab.network import Ends, Namespace, wait_for
@@ -54,16 +56,29 @@ def udp_count(ends: Ends, sizes: Sequence[int], answers: Sequence[int]) -> Count
     return Count(len(sizes), sum(sizes) + each * len(sizes), len(answers), sum(answers) + each * len(answers))
 
 
+class _FileServer(ThreadingHTTPServer):
+    def server_bind(self) -> None:
+        socketserver.TCPServer.server_bind(self)  # HTTPServer's own asks the DNS for its name, and waits
+
+
+class _FileHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None: ...
+
+
 @contextmanager
-def file_server(machine: Namespace, directory: Path, address: str, port: int) -> Iterator[None]:
-    """A web server of the files in a directory."""
-    process = machine.start(sys.executable, "-m", "http.server", port, "--bind", address, "--directory", directory)
+def file_server(machine: Namespace, ends: Ends, directory: Path) -> Iterator[int]:
+    """A web server of the files in a directory; its port."""
+    with machine.entered():
+        family = type("Server", (_FileServer,), {"address_family": ends.family})
+        server = family((ends.server, 0), partial(_FileHandler, directory=directory))
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+    thread.start()
     try:
-        wait_for("the web server listens", lambda: machine.listening(port))
-        yield
+        yield server.server_address[1]
     finally:
-        process.kill()
-        process.wait()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 @contextmanager
