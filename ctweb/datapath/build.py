@@ -18,6 +18,7 @@ import numpy as np
 
 from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.clock import Clock, tick_nanoseconds
+from ctweb.datapath.footprint import give_back_compiler
 from ctweb.settings import Tracking
 
 log = logging.getLogger(__name__)
@@ -221,6 +222,7 @@ def compile_datapath(options: BuildOptions) -> Datapath:
                 descriptors[name] = module.load_func(name.encode(), kind).fd
             except Exception as error:
                 raise BuildError(f"the kernel does not take {name}: {_last_words(said(), str(error))}") from error
+    give_back_compiler()
     return Datapath(options, module, descriptors, text)
 
 
