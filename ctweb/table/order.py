@@ -37,7 +37,7 @@ class Order:
     def parse(cls, text: str) -> Order:
         """A property or short name of one, `-` before it for descending; nothing: oldest first."""
         name = text.removeprefix("-")
-        if name and name != "flags" and not (name in FIELDS and _sortable(name)):
+        if text and name != "flags" and not (name in FIELDS and _sortable(name)):
             raise QueryError("sort", f"cannot sort by {quoted(name)}: expected a property such as orig-rate")
         return cls(name, text.startswith("-"))
 
@@ -54,7 +54,8 @@ class Order:
         if self.descending:
             keys = [~key for key in keys]
         if self.name in FIELDS and (present := _present(self.name)) is not None:
-            keys.insert(0, (~present(facts)).view(np.uint8))
+            shown = present(facts)
+            keys = [(~shown).view(np.uint8), *(key * shown for key in keys)]
         return [*keys, facts.columns.id]
 
 
