@@ -12,6 +12,7 @@ from entries import FIRST_ID, SECOND, loaded, packet, put, reset, wait_until
 
 from ctweb.settings import SettingError, Tracking
 from ctweb.state import StateError
+from ctweb.table import expiry
 from ctweb.tracker import Tracker, next_start
 
 
@@ -134,6 +135,9 @@ class TestExpiry:
         assert not alive.dying.any()
         assert sorted(alive.columns.lo_addr[:, 3].tolist()) == sorted(host & 255 for host in range(0, 2000, 2))
         assert alive.counters["expired"] == 2000
+
+    def test_the_kernel_and_the_verdicts_mean_the_same_by_an_entry_that_is_over(self, datapath):
+        assert max(datapath.enums["expires"].values()) == expiry.ENDED
 
     def test_an_entry_that_is_over_is_no_row_and_its_memory_comes_back(self, datapath, tracker):
         put(datapath, 10, expires=1, created=datapath.clock.now() - SECOND)
