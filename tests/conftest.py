@@ -10,9 +10,16 @@ from running import Ctweb, new_namespace, runner
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> Iterator[Callable[..., Ctweb]]:
-    """Start `ctweb run` in a namespace of the test's own."""
-    with new_namespace(), runner(tmp_path / "state") as start:
+def namespace() -> Iterator[str]:
+    """A network namespace of the test's own, which it is in."""
+    with new_namespace() as name:
+        yield name
+
+
+@pytest.fixture
+def run(namespace: str, tmp_path: Path) -> Iterator[Callable[..., Ctweb]]:
+    """Start `ctweb run` in the namespace."""
+    with runner(tmp_path / "state") as start:
         yield start
 
 
