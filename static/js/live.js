@@ -3,7 +3,7 @@
 /** @import { Message, View } from "./protocol.js" */
 
 const FIRST_DELAY = 500;
-const LONGEST_DELAY = 15_000;
+const LONGEST_DELAY = 5000;
 const TOO_MANY_CLIENTS = 1013;
 
 /**

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lab.network import Namespace, client_router_server, network
-from playwright.sync_api import Browser, Page, Playwright, sync_playwright
+from lab.network import DEADLINE, Namespace, client_router_server, network
+from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from browser.chromium import Complaints, launch
 from browser.router import URL, Server
@@ -57,7 +57,8 @@ def complaints() -> list[Complaints]:
 def page(server: Server, browser: Browser, complaints: list[Complaints]) -> Iterator[Page]:
     """A page that has not been opened yet; nothing it does may make the browser complain."""
     context = browser.new_context(viewport={"width": 1440, "height": 760}, base_url=URL)
-    context.set_default_timeout(20_000)
+    context.set_default_timeout(DEADLINE * 1000)
+    expect.set_options(timeout=DEADLINE * 1000)
     made = context.new_page()
     complaints.append(Complaints(made))
     yield made

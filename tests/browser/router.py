@@ -6,6 +6,7 @@ import http.client
 import json
 import socket
 import subprocess
+from dataclasses import dataclass
 from pathlib import Path
 
 from lab.network import IPV4, Namespace, wait_for
@@ -13,6 +14,28 @@ from running import CTWEB
 
 PORT = 8291
 URL = f"http://127.0.0.1:{PORT}"
+
+
+@dataclass(frozen=True)
+class Sender:
+    """Sends UDP to a port of the server where nobody listens. (A connected socket would fail by the refusals.)"""
+
+    socket: socket.socket
+    port: int
+
+    @property
+    def source(self) -> str:
+        address, port = self.socket.getsockname()
+        return f"{address}:{port}"
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendto(data, (IPV4.server, self.port))
+
+    def __enter__(self) -> Sender:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.socket.close()
 
 
 class Server:
@@ -63,8 +86,8 @@ class Server:
         status, answer = self.ask("POST", "/rest/ip/firewall/connection/tracking/set", body)
         assert status == 200, answer
 
-    def udp(self, port: int) -> socket.socket:
-        """A socket on the client that sends to a port of the server."""
+    def udp(self, port: int) -> Sender:
+        """A new connection from the client to a port of the server, with no packet sent yet."""
         made = self.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        made.connect((IPV4.server, port))
-        return made
+        made.bind((IPV4.client, 0))
+        return Sender(made, port)

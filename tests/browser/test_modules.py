@@ -42,7 +42,9 @@ def run(page: Page, module: str, body: str, *arguments: object) -> object:
 def test_types_hold() -> None:
     tsc = HERE / "node_modules" / ".bin" / "tsc"
     assert tsc.exists(), "TypeScript is missing: run ./setup.sh test (or npm ci in tests/browser)"
-    checked = subprocess.run([tsc, "-p", HERE / "jsconfig.json"], capture_output=True, text=True, timeout=120, check=False)
+    checked = subprocess.run(
+        [tsc, "-p", HERE / "jsconfig.json"], capture_output=True, text=True, timeout=120, check=False
+    )
     assert checked.returncode == 0, checked.stdout
 
 

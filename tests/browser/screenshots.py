@@ -1,0 +1,74 @@
+"""`make screenshots`: the page as it looks on real traffic, into docs/."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+from lab.network import Namespace, client_router_server, network
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from browser import office
+from browser.chromium import launch
+from browser.router import URL, Server
+
+TESTS = Path(__file__).parents[1]
+DOCS = TESTS.parent / "docs"
+
+
+def work(machine: Namespace, role: str) -> None:
+    machine.start(sys.executable, "-m", "browser.office", role, cwd=TESTS, env=os.environ)
+
+
+def open_page(browser: Browser, width: int, height: int, scheme: str, path: str = "/") -> Page:
+    narrow = width < 500
+    context = browser.new_context(
+        viewport={"width": width, "height": height},
+        color_scheme=scheme,
+        device_scale_factor=2 if narrow else 1,
+        base_url=URL,
+    )
+    page = context.new_page()
+    page.goto(path)
+    page.locator(".row.dying, .row:not([hidden])").first.wait_for()
+    page.wait_for_timeout(3000)
+    return page
+
+
+def take(page: Page, name: str) -> None:
+    page.screenshot(path=DOCS / f"{name}.png")
+    page.context.close()
+
+
+def pictures(browser: Browser) -> None:
+    for scheme in ("dark", "light"):
+        take(open_page(browser, 1440, 800, scheme), f"page-{scheme}")
+        take(open_page(browser, 1024, 700, scheme), f"page-1024-{scheme}")
+        take(open_page(browser, 360, 740, scheme), f"page-phone-{scheme}")
+        page = open_page(browser, 1440, 800, scheme)
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(20_000)
+        take(page, f"panel-{scheme}")
+
+
+def main() -> None:
+    with network() as net, tempfile.TemporaryDirectory() as state:
+        client, router, server = client_router_server(net)
+        office.settle(client, router, server)
+        ctweb = Server(client, router, server, Path(state) / "state")
+        ctweb.start()
+        work(server, "internet")
+        work(client, "desks")
+        with router.entered(), sync_playwright() as playwright:
+            browser = launch(playwright)
+            browser.new_page().wait_for_timeout(15_000)
+            pictures(browser)
+            browser.close()
+        ctweb.stop()
+
+
+if __name__ == "__main__":
+    main()
