@@ -7,6 +7,7 @@
  *   MAX_ENTRIES   connections the table holds
  *   TICK_NSEC     length of a jiffy
  *   CPU_BITS      bits that a CPU number needs, for connection ids
+ *   INGRESS_ONLY  defined: no hook but tc ingress, which compiles several times faster
  *   REPLAY        defined: the clock is the skb's time stamp, lengths are those on the wire
  *   ENDED_PAGES   memory for connections that end in a replay, until user space takes them, in pages */
 

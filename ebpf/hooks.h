@@ -87,6 +87,7 @@ int tc_ingress(struct __sk_buff *skb)
 	return tc(skb, INGRESS, 0);
 }
 
+#ifndef INGRESS_ONLY
 int tc_egress(struct __sk_buff *skb)
 {
 	return tc(skb, EGRESS, 0);
@@ -124,6 +125,7 @@ int xdp_ingress(struct xdp_md *xdp)
 		see(&frame, &packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, totals);
 	return XDP_PASS;
 }
+#endif
 #endif
 
 /* Tells user space the datapath's time (ctweb/datapath/clock.py): it leaves it in the first bytes of the packet data. */
