@@ -17,6 +17,7 @@ from importlib import metadata
 from typing import Annotated, Any
 
 import msgspec
+import numpy as np
 from flask import Flask, request
 from flask.typing import ResponseReturnValue
 from flask_sock import Sock
@@ -51,6 +52,7 @@ class ViewMessage(msgspec.Struct, forbid_unknown_fields=True, tag="view"):
     sort: str = ""
     offset: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     limit: Annotated[int, Meta(ge=0, le=500)] = 60
+    watch: Annotated[list[Annotated[str, Meta(pattern=r"^\*[0-9A-Fa-f]{1,16}$")]], Meta(max_length=500)] = []
 
 
 class Live:
@@ -141,6 +143,7 @@ class Live:
         hello = {"type": "hello", "version": metadata.version("ctweb"), "interval": 1.0}
         client.send(msgspec.json.encode(hello).decode())
         view: View | None = None
+        watch: list[str] = []
         answered = -1  # the snapshot last sent, as long as the view stays the same
         while client.connected:
             client.event.wait()
@@ -154,13 +157,15 @@ class Live:
                 return
             while inbox:
                 try:
-                    view, answered = read_view(inbox.pop(0)), -1
+                    view, watch = read_view(inbox.pop(0))
+                    answered = -1
                 except ViewError as error:
                     client.send(error.message)
             snapshot = self._source.snapshot
             if view is not None and snapshot.seq != answered:
                 began = time.monotonic()
-                client.send(self._messages.rows(snapshot, view, self.counters))
+                text = self._messages.rows(snapshot, view, self.counters)
+                client.send(with_watched(text, snapshot, watch) if watch else text)
                 answered = snapshot.seq
                 # Who changes views all the time gets at most half a processor.
                 time.sleep(max(GAP_SECONDS, time.monotonic() - began))
@@ -169,14 +174,16 @@ class Live:
 class ViewError(Exception):
     """A view that cannot be used. `message`: the answer to its client."""
 
-    def __init__(self, why: str, field: str | None = None, filter: str | None = None) -> None:
+    def __init__(
+        self, why: str, field: str | None = None, filter: str | None = None, position: int | None = None
+    ) -> None:
         super().__init__(why)
-        answer = {"type": "error", "message": why, "field": field, "filter": filter}
+        answer = {"type": "error", "message": why, "field": field, "filter": filter, "position": position}
         self.message = msgspec.json.encode({k: v for k, v in answer.items() if v is not None}).decode()
 
 
-def read_view(text: str | bytes) -> View:
-    """The view that a client's message asks for. Raises ViewError."""
+def read_view(text: str | bytes) -> tuple[View, list[str]]:
+    """The view that a client's message asks for, and the ids it watches besides. Raises ViewError."""
     try:
         asked = msgspec.json.decode(text, type=ViewMessage)
     except (msgspec.MsgspecError, RecursionError) as error:
@@ -186,8 +193,17 @@ def read_view(text: str | bytes) -> View:
     try:
         window(facts_of(_EMPTY), view)
     except QueryError as error:
-        raise ViewError(str(error), error.field, view.filter) from None
-    return view
+        raise ViewError(str(error), error.field, view.filter, error.position) from None
+    return view, asked.watch
+
+
+def with_watched(text: str, snapshot: Snapshot, ids: list[str]) -> str:
+    """The message `text` with the rows of these connections too, null for those that have ended."""
+    facts = facts_of(snapshot)
+    wanted = np.array([int(one[1:], 16) for one in ids], np.uint64)
+    rows = msgspec.json.decode(page_rows(facts, np.flatnonzero(np.isin(facts.columns.id, wanted))))
+    watched = dict.fromkeys(ids) | {row[".id"]: row for row in rows}
+    return f'{text[:-1]},"watched":{msgspec.json.encode(watched).decode()}}}'
 
 
 @dataclass
