@@ -6,7 +6,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from running import Ctweb, new_namespace, runner
+
+# A property that takes long on a busy machine still holds.
+settings.register_profile("ctweb", deadline=None)
+settings.load_profile("ctweb")
 
 
 @pytest.fixture

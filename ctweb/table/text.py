@@ -70,8 +70,8 @@ def _letters(row: Row) -> str:
 def table_text(rows: Sequence[Row], width: int | None = None) -> str:
     """The rows (REST form) under a legend of their flags and a line naming the columns; nothing for no rows.
 
-    `width`: characters in a line, at least NARROWEST; None: any number. Columns that do not fit are left out of the table and of
-    the line that names them.
+    `width`: characters in a line, at least NARROWEST; None: any number. Columns that do not fit are left out of
+    the table and of the line that names them.
     """
     if not rows:
         return ""
