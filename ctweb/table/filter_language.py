@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from ctweb.table.fields import FIELDS, Field, Test
-from ctweb.table.query_error import QueryError, UnknownField, quoted
+from ctweb.table.query_error import QueryError, quoted
 
 LONGEST = 4096  # characters
 MOST_TERMS = 64  # each costs some milliseconds at a million rows
@@ -83,7 +83,7 @@ def term(name: str, operator: str, values: Sequence[str], about: str = "filter",
     if known is None:
         close = get_close_matches(name, FIELDS, 3)
         expected = f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(FIELDS)}"
-        raise UnknownField(about, f"there is no field {quoted(name)}: {expected}", position)
+        raise QueryError(about, f"there is no field {quoted(name)}: {expected}", position)
     operator = "=" if operator == ":" else operator
     if operator not in known.operators:
         raise QueryError(

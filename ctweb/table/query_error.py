@@ -14,7 +14,7 @@ class QueryError(ValueError):
 
 
 class UnknownField(QueryError):
-    """The question names a field or property that does not exist."""
+    """The question is about a property that does not exist: `field`."""
 
 
 def quoted(text: str) -> str:

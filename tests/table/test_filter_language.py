@@ -23,7 +23,7 @@ from ctweb.table.filter_language import (
     to_text,
 )
 from ctweb.table.properties import PROPERTIES
-from ctweb.table.query_error import QueryError, UnknownField
+from ctweb.table.query_error import QueryError
 
 
 @given(filters)
@@ -141,11 +141,6 @@ def test_a_mistake_is_answered_with_its_place_and_what_was_expected(text, positi
         parse(text)
     assert caught.value.position == position
     assert any(part in caught.value.message for part in expected.split("|"))
-
-
-def test_an_unknown_field_is_told_apart():
-    with pytest.raises(UnknownField):
-        parse("nope:1")
 
 
 def test_hostile_filters_are_bounded():

@@ -137,6 +137,14 @@ def test_what_cannot_be_asked_is_refused_by_name(name, value, kind):
     assert name in str(caught.value)
 
 
+def test_a_mistake_in_the_filter_is_no_unknown_property():
+    """REST answers "unknown parameter" to those, and to this what is wrong with the filter."""
+    with pytest.raises(QueryError, match="no field 'prto'") as caught:
+        select(facts_of(naive.snapshot_of([])), where="prto:icmp")
+    assert not isinstance(caught.value, UnknownField)
+    assert caught.value.field == "filter"
+
+
 def test_properties_without_data_match_nothing_and_are_not_refused():
     for name in WITHOUT_COLUMN:
         assert found(naive.snapshot_of([]), equal={name: "x"}) == []
