@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ from ctweb.config import Config, ConfigError, Listen
 from ctweb.instance import InstanceError
 from ctweb.settings import as_routeros
 from ctweb.state import StateError
+from ctweb.table.text import table_text
 
 FOLLOW_SECONDS = 1.0
 CLEAR = "\x1b[H\x1b[2J"
@@ -135,8 +137,9 @@ def show_rows(rows: list[dict[str, str]], *, as_json: bool, again: bool) -> None
         between = "," if again else ",\n"
         click.echo("[" + between.join(msgspec.json.encode(row).decode() for row in rows) + "]")
     else:
-        text = "\n".join(msgspec.json.encode(row).decode() for row in rows)
-        click.echo((CLEAR if again and sys.stdout.isatty() else "") + text)
+        terminal = sys.stdout.isatty()
+        text = table_text(rows, shutil.get_terminal_size().columns if terminal else None)
+        click.echo((CLEAR if again and terminal else "") + text, nl=bool(text))
 
 
 @main.group()
