@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -163,6 +166,15 @@ def test_flat_conjunctions_and_disjunctions():
     assert all_of([And((a, b)), c]) == And((a, b, c))
     assert any_of([a, Or((b, c))]) == Or((a, b, c))
     assert all_of([a]) == any_of([a]) == a
+
+
+def test_the_filters_in_the_manual_are_read_and_its_limits_are_true():
+    manual = (Path(__file__).parents[2] / "docs" / "filters.md").read_text()
+    examples = re.findall(r"^\| `(.+?)` \|", manual, re.M)
+    assert len(examples) > 8
+    for example in examples:
+        assert parse(example) is not None
+    assert f"at most {LONGEST} characters and {MOST_TERMS} terms" in manual
 
 
 def test_every_property_can_be_asked_for():
