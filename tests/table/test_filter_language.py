@@ -170,10 +170,10 @@ def test_flat_conjunctions_and_disjunctions():
 
 def test_the_filters_in_the_manual_are_read_and_its_limits_are_true():
     manual = (Path(__file__).parents[2] / "docs" / "filters.md").read_text()
-    examples = re.findall(r"^\| `(.+?)` \|", manual, re.M)
-    assert len(examples) > 8
-    for example in examples:
-        assert parse(example) is not None
+    manual_filters = re.findall(r"^\| `(.+?)` \|", manual, re.M)
+    assert len(manual_filters) > 8
+    for text in manual_filters:
+        assert parse(text) is not None
     assert f"at most {LONGEST} characters and {MOST_TERMS} terms" in manual
 
 
