@@ -2,36 +2,36 @@
 /* Entries of the table: start, count, end. The rules that make them safe are in docs/architecture.md, "Life of an entry":
  * whoever wins cmpxchg(&expires, seen, EXPIRES_CLAIMED) owns the entry until it stores another value there; counters only ever
  * grow by atomic adds and are only ever taken by atomic exchange; memory is given back by the reaper alone, when no program can
- * still be running that saw the entry alive. So a packet's counts end up on a connection or in the totals, exactly once. */
+ * still be running that saw the entry alive. So a packet's counts end up on a connection or in the cpu, exactly once. */
 #ifndef CTWEB_CONN_H
 #define CTWEB_CONN_H
 
 enum { EEXIST = 17 };
 enum { CLAIM_SPINS = 16 };	/* looks at an entry that somebody is ending or restarting */
 
-static __always_inline void count(struct counters *totals, u32 counter, u64 n)
+static __always_inline void count(struct per_cpu *cpu, u32 counter, u64 n)
 {
 	/* Atomic, for on older kernels the reaper's test run can be interrupted by a packet on its CPU. */
-	__sync_fetch_and_add(&totals->value[counter & 63], n);
+	__sync_fetch_and_add(&cpu->counter[counter & 63], n);
 }
 
-static __always_inline void count_untracked(struct counters *totals, u32 counter, const struct packet *packet)
+static __always_inline void count_untracked(struct per_cpu *cpu, u32 counter, const struct packet *packet)
 {
-	count(totals, counter, packet->packets);
-	count(totals, COUNT_UNTRACKED_BYTES, packet->bytes);
+	count(cpu, counter, packet->packets);
+	count(cpu, COUNT_UNTRACKED_BYTES, packet->bytes);
 }
 
-/* Takes what is on the counters over to the totals. Late packets and the one who ended the entry may do so at the same time:
+/* Takes what is on the counters over to the cpu. Late packets and the one who ended the entry may do so at the same time:
  * each count is exchanged out by exactly one of them. */
-static __always_inline void move_counters(struct conn *conn, struct counters *totals)
+static __always_inline void move_counters(struct conn *conn, struct per_cpu *cpu)
 {
 	u64 packets = __sync_lock_test_and_set(&conn->packets[ORIGINAL], 0);
 	packets += __sync_lock_test_and_set(&conn->packets[REPLY], 0);
 	u64 bytes = __sync_lock_test_and_set(&conn->bytes[ORIGINAL], 0);
 	bytes += __sync_lock_test_and_set(&conn->bytes[REPLY], 0);
 
-	count(totals, COUNT_ENDED_PACKETS, packets);
-	count(totals, COUNT_ENDED_BYTES, bytes);
+	count(cpu, COUNT_ENDED_PACKETS, packets);
+	count(cpu, COUNT_ENDED_BYTES, bytes);
 }
 
 /* When it expires; waits a little for whoever has claimed it. */
@@ -50,7 +50,7 @@ static __always_inline bool claim(struct conn *conn, u64 seen)
 }
 
 /* By the owner of the claim, which keeps it. */
-static __always_inline void end(const struct tuple *tuple, struct conn *conn, u64 expires, u64 now, struct counters *totals,
+static __always_inline void end(const struct tuple *tuple, struct conn *conn, u64 expires, u64 now, struct per_cpu *cpu,
 				u32 cause)
 {
 	if (expires == EXPIRES_ENDED)
@@ -63,22 +63,21 @@ static __always_inline void end(const struct tuple *tuple, struct conn *conn, u6
 		ended.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	}
 #endif
-	move_counters(conn, totals);
-	count(totals, cause, 1);
+	move_counters(conn, cpu);
+	count(cpu, cause, 1);
 	conn->created = now;
 }
 
-static __always_inline u64 new_id(struct counters *totals)
+static __always_inline u64 new_id(struct per_cpu *cpu)
 {
-	return ++totals->last_id << CPU_BITS | bpf_get_smp_processor_id();
+	return ++cpu->last_id << CPU_BITS | bpf_get_smp_processor_id();
 }
 
 /* All but `expires` and the counters; the rest is zero. */
 static __always_inline void fill(struct conn *conn, const struct packet *packet, const struct start *start, u64 now, u64 bits,
-				 struct counters *totals, u32 ifindex)
+				 struct per_cpu *cpu, u32 ifindex)
 {
-	if (packet->from_hi)
-		bits |= STATUS_SWAPPED;
+	bits |= packet->from_hi * STATUS_SWAPPED;
 	*conn_word(conn) = STATUS_BIT(bits) | start->state << STATE_SHIFT;
 	conn->tcp_last = start->last;
 	conn->tcp_scales = start->scale;
@@ -92,7 +91,7 @@ static __always_inline void fill(struct conn *conn, const struct packet *packet,
 		conn->tcp_last_end = packet->end;
 		conn->tcp_last_win = packet->window;
 	}
-	conn->id = new_id(totals);
+	conn->id = new_id(cpu);
 	conn->created = now;
 	conn->ifindex = ifindex;
 }
@@ -100,12 +99,12 @@ static __always_inline void fill(struct conn *conn, const struct packet *packet,
 /* A new connection under the tuple of one that is over, by the owner of the claim. The counters are added to, not written: a
  * late packet of the old connection may still be adding to them. */
 static __always_inline void restart(struct conn *conn, const struct packet *packet, const struct start *start, u64 now, u64 bits,
-				    struct counters *totals, u32 ifindex)
+				    struct per_cpu *cpu, u32 ifindex)
 {
 	/* Packets that found the old connection alive may read a mixture here. They are of the same two ends and at the same time, so
 	 * what they make of it is what some order of their arrival would have made. */
 	__builtin_memset(conn->window, 0, sizeof(*conn) - __builtin_offsetof(struct conn, window));
-	fill(conn, packet, start, now, bits, totals, ifindex);
+	fill(conn, packet, start, now, bits, cpu, ifindex);
 	__sync_fetch_and_add(&conn->packets[ORIGINAL], packet->packets);
 	__sync_fetch_and_add(&conn->bytes[ORIGINAL], packet->bytes);
 	/* An exchange, for it orders all of the above before the entry is alive again. */
@@ -113,18 +112,15 @@ static __always_inline void restart(struct conn *conn, const struct packet *pack
 }
 
 static __always_inline int insert(const struct packet *packet, const struct start *start, u64 now, u64 bits,
-				  struct counters *totals, u32 ifindex)
+				  struct per_cpu *cpu, u32 ifindex)
 {
-	u32 zero = 0;
-	struct conn *conn = fresh.lookup(&zero);
-	if (!conn)
-		return -EEXIST;		/* cannot be: the array has one element */
+	struct conn *conn = &cpu->fresh;
 
 	__builtin_memset(conn, 0, sizeof(*conn));
 	conn->expires = now + start->timeout;
 	conn->packets[ORIGINAL] = packet->packets;
 	conn->bytes[ORIGINAL] = packet->bytes;
-	fill(conn, packet, start, now, bits, totals, ifindex);
+	fill(conn, packet, start, now, bits, cpu, ifindex);
 	return connections.insert((struct tuple *)&packet->tuple, conn);
 }
 

@@ -7,6 +7,11 @@
 
 enum { PASS_ON = -1 };		/* TC_ACT_UNSPEC */
 enum { PULL = 256 };		/* headers are at most this long */
+#ifdef REPLAY
+enum { PARSE_TRIES = 1 };	/* a test run's frames are linear */
+#else
+enum { PARSE_TRIES = 2 };
+#endif
 
 enum hook { INGRESS, EGRESS };
 
@@ -20,29 +25,29 @@ static __always_inline u64 clock_now(struct __sk_buff *skb)
 }
 
 static __always_inline void see(const struct frame *frame, const struct packet *packet, int error, u64 now, enum hook hook,
-				struct counters *totals)
+				struct per_cpu *cpu)
 {
 	/* Plain adds: only packet programs on this CPU write these two, and those do not interrupt one another. */
-	totals->value[COUNT_OFFERED_PACKETS] += packet->packets;
-	totals->value[COUNT_OFFERED_BYTES] += packet->bytes;
+	cpu->counter[COUNT_OFFERED_PACKETS] += packet->packets;
+	cpu->counter[COUNT_OFFERED_BYTES] += packet->bytes;
 	if (unlikely(error))
-		count_untracked(totals, error, packet);
+		count_untracked(cpu, error, packet);
 	else
-		track(packet, now, hook == EGRESS ? STATUS_CONFIRMED : 0, totals, frame->ifindex);
+		track(packet, now, hook == EGRESS ? STATUS_CONFIRMED : 0, cpu, frame->ifindex);
 }
 
 static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 ethertype)
 {
 	u32 zero = 0;
-	struct counters *totals = counters.lookup(&zero);
-	if (!totals)
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
+	if (!cpu)
 		return PASS_ON;
-	struct packet packet;
+	struct packet *packet = &cpu->packet;
 	struct frame frame;
 	int error = 0;
 
-	for (int pulled = 0; pulled < 2; pulled++) {
-		packet = (struct packet){ .packets = 1 };
+	for (int tries = 0; tries < PARSE_TRIES; tries++) {
+		*packet = (struct packet){ .packets = 1 };
 		frame = (struct frame){
 			.data = (void *)(long)skb->data,
 			.end = (void *)(long)skb->data_end,
@@ -52,9 +57,10 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 			.length = skb->len,
 #endif
 			.ifindex = skb->ifindex,
-			.scratch = &totals->scratch,
+			.scratch = &cpu->scratch,
+			.options = &cpu->options,
 		};
-		error = parse(&frame, ethertype, &packet);
+		error = parse(&frame, ethertype, packet);
 		if (likely(!error) || error == NOT_IP)
 			break;
 		/* Headers outside of the linear part: fetch them there, once. */
@@ -69,16 +75,16 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 
 		if (interfaces.lookup(&ifindex)) {
 			if (!error)
-				confirm(&packet);
+				confirm(packet);
 			return PASS_ON;
 		}
 	}
 	frame.gso_size = skb->gso_size;
 	if (unlikely(frame.gso_size)) {
 		frame.gso_segs = skb->gso_segs;
-		count_segments(&frame, &packet);
+		count_segments(&frame, packet);
 	}
-	see(&frame, &packet, error, clock_now(skb), hook, totals);
+	see(&frame, packet, error, clock_now(skb), hook, cpu);
 	return PASS_ON;
 }
 
@@ -108,21 +114,23 @@ int tc_egress_l3(struct __sk_buff *skb)
 int xdp_ingress(struct xdp_md *xdp)
 {
 	u32 zero = 0;
-	struct counters *totals = counters.lookup(&zero);
-	if (!totals)
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
+	if (!cpu)
 		return XDP_PASS;
-	struct packet packet = { .packets = 1 };
+	struct packet *packet = &cpu->packet;
 	struct frame frame = {
 		.data = (void *)(long)xdp->data,
 		.end = (void *)(long)xdp->data_end,
 		.ifindex = xdp->ingress_ifindex,
-		.scratch = &totals->scratch,
+		.scratch = &cpu->scratch,
+		.options = &cpu->options,
 	};
+	*packet = (struct packet){ .packets = 1 };
 	frame.length = frame.end - frame.data;
-	int error = parse(&frame, 0, &packet);
+	int error = parse(&frame, 0, packet);
 
 	if (error != NOT_IP)
-		see(&frame, &packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, totals);
+		see(&frame, packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, cpu);
 	return XDP_PASS;
 }
 #endif

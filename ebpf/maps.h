@@ -9,11 +9,18 @@ BPF_F_TABLE("hash", struct tuple, struct conn, connections, MAX_ENTRIES, BPF_F_N
 /* One element. Written by user space, read by the packet programs. */
 BPF_TABLE("array", u32, struct settings, settings, 1);
 
-/* One element per CPU. Written by the packet programs and the reaper, read by user space. */
-BPF_TABLE("percpu_array", u32, struct counters, counters, 1);
+struct per_cpu {
+	u64 counter[64];	/* by enum counter; a power of two, so that an index can be masked */
+	u64 last_id;		/* sequence of connection ids made on this CPU */
+	/* Working space for one packet; two packet programs on a CPU do not interrupt one another. */
+	u64 scratch;
+	struct packet packet;
+	struct tcp_options options;
+	struct conn fresh;	/* where a new entry is put together */
+};
 
-/* One element per CPU: where a packet program puts a new entry together, for the stack is too small. Nobody else reads it. */
-BPF_TABLE("percpu_array", u32, struct conn, fresh, 1);
+/* One element per CPU. Written by the packet programs; the counters also by the reaper. User space reads the counters. */
+BPF_TABLE("percpu_array", u32, struct per_cpu, per_cpu, 1);
 
 /* ifindex of a tracked interface -> its hooks. Written by user space, read at tc egress. */
 BPF_TABLE("hash", u32, u32, interfaces, 4096);

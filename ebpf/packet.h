@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* A frame, the cursor that walks its headers, and what tracking needs to know of one packet. take() is the only bound check.
- * struct packet holds no pointer into the frame: so the verifier sees one state after parsing, whatever the headers were.
+ * struct packet holds no pointer into the frame and lies in per-CPU memory, which the verifier does not follow: after parsing it
+ * sees one state, whatever the headers were. On the stack, it would walk the rest of the program once for each kind of header.
  * Byte order: tuples keep the wire's, lengths are in the host's. */
 #ifndef CTWEB_PACKET_H
 #define CTWEB_PACKET_H
@@ -15,6 +16,8 @@ struct cursor {
 	void *end;
 };
 
+struct tcp_options;
+
 /* The frame as a hook was given it. */
 struct frame {
 	void *data;
@@ -23,7 +26,8 @@ struct frame {
 	u64 gso_size;		/* payload of each packet that it becomes on the wire; 0: it is one */
 	u64 gso_segs;
 	u32 ifindex;
-	u64 *scratch;		/* see forget() */
+	u64 *scratch;		/* see forget(); per-CPU memory */
+	struct tcp_options *options;
 };
 
 /* What tracking needs to know of one packet. */
@@ -46,6 +50,17 @@ struct packet {
 	u32 sack;		/* highest end of a SACK block, or ack */
 	u64 scale;		/* window scale option, at most 14 */
 	u64 options;		/* SIDE_SCALE, SIDE_SACK (tcp_window.h): what its options offer */
+};
+
+/* The options of a TCP header, while they are read. In per-CPU memory too. */
+struct tcp_options {
+	u32 words[16];		/* the options; no further than OPTIONS_MAX bytes */
+	u64 length;
+	u64 offset;
+	u64 found;		/* SIDE_SCALE, SIDE_SACK */
+	u64 scale;
+	u32 sack;
+	u32 pad;
 };
 
 /* The same value, by way of memory that the verifier does not follow: it forgets what the value may be, and so walks what follows

@@ -195,7 +195,7 @@ static __always_inline int parse_tcp(struct cursor *cursor, const struct frame *
 	packet->end = packet->seq + packet->l4_length - length + (flags & TCP_FIN) + (flags >> 1 & 1);
 	if (length == sizeof(*tcp))
 		return 0;
-	return parse_tcp_options(cursor, length - sizeof(*tcp), packet);
+	return parse_tcp_options(cursor, length - sizeof(*tcp), packet, frame->options);
 }
 
 static __always_inline int parse_udp(struct cursor *cursor, struct packet *packet)

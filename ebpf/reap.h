@@ -24,7 +24,7 @@ struct reap_request {
 	struct reap_key key[REAP_KEYS];
 };
 
-static __always_inline int reap_one(struct reap_request *request, const struct reap_key *key, struct counters *totals)
+static __always_inline int reap_one(struct reap_request *request, const struct reap_key *key, struct per_cpu *cpu)
 {
 	struct tuple tuple = key->tuple;
 	struct conn *conn = connections.lookup(&tuple);
@@ -37,13 +37,13 @@ static __always_inline int reap_one(struct reap_request *request, const struct r
 	if (request->mode == REAP_REMOVE) {
 		if (expires == EXPIRES_ENDED || conn->id != key->id || !claim(conn, expires))
 			return 0;
-		end(&tuple, conn, expires, request->now, totals, COUNT_REMOVED);
+		end(&tuple, conn, expires, request->now, cpu, COUNT_REMOVED);
 		__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
 		return 1;
 	}
 	if (expires > request->when || (expires == EXPIRES_ENDED && conn->created > request->when) || !claim(conn, expires))
 		return 0;
-	end(&tuple, conn, expires, request->now, totals, COUNT_EXPIRED);
+	end(&tuple, conn, expires, request->now, cpu, COUNT_EXPIRED);
 	connections.delete(&tuple);
 	return 1;
 }
@@ -52,14 +52,14 @@ int reap(struct __sk_buff *skb)
 {
 	struct reap_request *request = (void *)(long)skb->data;
 	u32 zero = 0, done = 0;
-	struct counters *totals = counters.lookup(&zero);
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
 
-	if (!totals || (void *)(request + 1) > (void *)(long)skb->data_end)
+	if (!cpu || (void *)(request + 1) > (void *)(long)skb->data_end)
 		return 0;
 	for (u32 i = 0; i < REAP_KEYS; i++) {
 		if (i >= request->keys)
 			break;
-		done += reap_one(request, &request->key[i], totals);
+		done += reap_one(request, &request->key[i], cpu);
 	}
 	return done;
 }

@@ -166,8 +166,9 @@ static __always_inline int tcp_reset(const struct conn *conn, u64 word, const st
 			return STEP_WINDOW;	/* follows right on data of the same side */
 		*next = state;			/* not quite right: the other side may challenge it */
 	}
-	if (((word & STATUS_BIT(STATUS_SEEN_REPLY) && last == CLASS_SYN) || (!assured && last == CLASS_ACK)) &&
-	    packet->ack == conn->tcp_last_end)
+	if (packet->ack == conn->tcp_last_end &&
+	    ((word & STATUS_BIT(STATUS_SEEN_REPLY) && last == CLASS_SYN && conn->tcp_last >> 7 != direction) ||
+	     (!assured && last == CLASS_ACK)))
 		return STEP_ACCEPT;	/* answers what was ignored */
 	if (state == TCP_SYN_SENT && last == CLASS_ACK && conn->tcp_last >> 7 == REPLY && packet->seq == conn->tcp_last_ack)
 		return STEP_ACCEPT;	/* answers a challenge */

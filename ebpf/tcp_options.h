@@ -5,6 +5,7 @@
 
 enum tcp_option { OPTION_END, OPTION_NOP, OPTION_SCALE = 3, OPTION_SACK_PERMITTED = 4, OPTION_SACK = 5 };
 enum { OPTIONS_MAX = 40, SACK_BLOCKS = 4, SCALE_MAX = 14 };
+enum { SACK_SEEN = 1 << 7 };		/* in tcp_options.found: only the first SACK option counts */
 
 /* conn->tcp_flags, for each direction: what that side has offered or done. */
 enum tcp_side {
@@ -20,30 +21,16 @@ enum tcp_side {
 	SIDE_SIMULTANEOUS = SIDE_LAST_2, /* the same: both sides sent a SYN */
 };
 
-/* In per-CPU memory and not on the stack, for the verifier does not follow what is in there: one state for all ways through the
- * loop. */
-struct tcp_options {
-	u32 words[16];		/* the options; no further than OPTIONS_MAX bytes */
-	u64 length;
-	u64 offset;
-	u64 found;		/* SIDE_SCALE, SIDE_SACK */
-	u64 scale;
-	u32 sack;
-	u32 pad;
-};
-
-/* One element per CPU. Written and read by the packet programs, during one packet. */
-BPF_TABLE("percpu_array", u32, struct tcp_options, tcp_options, 1);
-
-static __always_inline u64 option_byte(const struct tcp_options *options, u64 offset)
+static __always_inline u64 option_byte(const volatile struct tcp_options *options, u64 offset)
 {
 	return ((const volatile u8 *)options->words)[offset & 63];
 }
 
-/* One option; false: the list ends here. One that stops short ends it, as in the kernel: what came before it counts. */
-static __always_inline bool tcp_option(struct tcp_options *options)
+/* Volatile, lest the compiler keep a value where the verifier follows it.
+ * One option; false: the list ends here. One that stops short ends it, as in the kernel: what came before it counts. */
+static __always_inline bool tcp_option(volatile struct tcp_options *options)
 {
-	u64 offset = READ_ONCE(options->offset), length = READ_ONCE(options->length);
+	u64 offset = options->offset, length = options->length;
 	u64 kind = option_byte(options, offset), size = option_byte(options, offset + 1);
 
 	if (offset >= length || kind == OPTION_END)
@@ -63,23 +50,25 @@ static __always_inline bool tcp_option(struct tcp_options *options)
 		options->scale = scale > SCALE_MAX ? SCALE_MAX : scale;
 		options->found |= SIDE_SCALE;
 	} else if (kind == OPTION_SACK && size >= 10 && (size & 7) == 2) {
+		if (options->found & SACK_SEEN)
+			return true;
+		options->found |= SACK_SEEN;
 		for (u64 block = 0; block < SACK_BLOCKS; block++) {
 			u64 edge = offset + 6 + block * 8;
 			u32 right = option_byte(options, edge) << 24 | option_byte(options, edge + 1) << 16 |
 				    option_byte(options, edge + 2) << 8 | option_byte(options, edge + 3);
 
-			if (2 + block * 8 < size && before(READ_ONCE(options->sack), right))
+			if (2 + block * 8 < size && before(options->sack, right))
 				options->sack = right;
 		}
-		return false;
 	}
 	return true;
 }
 
-static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, struct packet *packet)
+static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, struct packet *packet,
+					     volatile struct tcp_options *options)
 {
-	u32 zero = 0, *word = cursor->pos;
-	struct tcp_options *options;
+	u32 *word = cursor->pos;
 
 	if (length == 12) {
 		/* What nearly every packet has: two NOPs and a timestamp. */
@@ -88,9 +77,6 @@ static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, 
 			return 0;
 		cursor->pos = word;
 	}
-	options = tcp_options.lookup(&zero);
-	if (!options)
-		return 0;		/* cannot be: the array has one element */
 	options->length = 0;
 	options->offset = 0;
 	options->found = 0;
@@ -107,15 +93,15 @@ static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, 
 		}
 	}
 #ifndef REPLAY
-	if (READ_ONCE(options->length) < length)
+	if (options->length < length)
 		return COUNT_CUT_TRANSPORT;
 #endif
 	for (int i = 0; i < OPTIONS_MAX; i++)
 		if (!tcp_option(options))
 			break;
-	packet->options = READ_ONCE(options->found);
-	packet->scale = READ_ONCE(options->scale);
-	packet->sack = READ_ONCE(options->sack);
+	packet->options = options->found & (SIDE_SCALE | SIDE_SACK);
+	packet->scale = options->scale;
+	packet->sack = options->sack;
 	return 0;
 }
 

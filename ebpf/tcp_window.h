@@ -52,7 +52,7 @@ static __always_inline int window_check(struct conn *conn, const struct packet *
 	u32 seq = packet->seq, end = packet->end, ack = packet->ack, sack = ack, window = packet->window;
 	u64 flags = packet->tcp_flags;
 
-	if (unlikely(packet->sack != ack) && *receiver_flags & SIDE_SACK)
+	if (*receiver_flags & SIDE_SACK)
 		sack = packet->sack;
 	if (unlikely(!sender->max_win)) {
 		if (flags & TCP_SYN) {

@@ -45,17 +45,17 @@ static __always_inline int decide(struct conn *conn, u64 word, u64 expires, u64 
 
 /* A packet of a live connection. */
 static __always_inline int go_on(struct conn *conn, u64 expires, const struct packet *packet, u64 now, u64 bits,
-				 const struct settings *settings, struct counters *totals)
+				 const struct settings *settings, struct per_cpu *cpu)
 {
 	u64 word = READ_ONCE(*conn_word(conn));
 	u64 direction = (packet->from_hi ^ word >> STATUS_SHIFT) & STATUS_SWAPPED;
 	struct change change = { .bits = bits };
-	int verdict = decide(conn, word, expires, now, packet, direction, settings, &totals->scratch, &change);
+	int verdict = decide(conn, word, expires, now, packet, direction, settings, &cpu->scratch, &change);
 
 	if (unlikely(verdict == VERDICT_REOPEN))
 		return verdict;
 	if (unlikely(verdict == VERDICT_INVALID)) {
-		count_untracked(totals, COUNT_INVALID_TCP, packet);
+		count_untracked(cpu, COUNT_INVALID_TCP, packet);
 		if (change.timeout)
 			__sync_val_compare_and_swap(&conn->expires, expires, now + change.timeout);
 		return verdict;
@@ -65,14 +65,14 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	if (unlikely(STATUS_BIT(change.bits) & ~word))
 		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(change.bits));
 	if (unlikely(verdict == VERDICT_IGNORED)) {
-		count_untracked(totals, COUNT_IGNORED_TCP, packet);
+		count_untracked(cpu, COUNT_IGNORED_TCP, packet);
 		return verdict;
 	}
 	__sync_fetch_and_add(&conn->packets[direction], packet->packets);
 	__sync_fetch_and_add(&conn->bytes[direction], packet->bytes);
 	if (unlikely(verdict == VERDICT_RESET)) {
 		if (claim(conn, expires)) {
-			end(&packet->tuple, conn, expires, now, totals, COUNT_RESET);
+			end(&packet->tuple, conn, expires, now, cpu, COUNT_RESET);
 			__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
 			return verdict;
 		}
@@ -82,12 +82,12 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	}
 	/* Ended while we counted: whoever ended it may have taken the counters before our adds. */
 	if (unlikely(READ_ONCE(conn->expires) <= EXPIRES_ENDED))
-		move_counters(conn, totals);
+		move_counters(conn, cpu);
 	return verdict;
 }
 
 /* `bits`: status bits that this hook sets. */
-static __always_inline void track(const struct packet *packet, u64 now, u64 bits, struct counters *totals, u32 ifindex)
+static __always_inline void track(const struct packet *packet, u64 now, u64 bits, struct per_cpu *cpu, u32 ifindex)
 {
 	u32 zero = 0;
 	struct settings *in_force = settings.lookup(&zero);
@@ -105,14 +105,14 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 	if (unlikely(expires == EXPIRES_CLAIMED)) {
 		reason = start_of(packet, in_force, &start);
 		if (!reason) {
-			reason = insert(packet, &start, now, bits, totals, ifindex);
+			reason = insert(packet, &start, now, bits, cpu, ifindex);
 			if (!reason) {
-				count(totals, COUNT_CREATED, 1);
+				count(cpu, COUNT_CREATED, 1);
 				return;
 			}
 		}
 		if (reason != -EEXIST) {
-			count_untracked(totals, reason < 0 ? COUNT_REFUSED : reason, packet);
+			count_untracked(cpu, reason < 0 ? COUNT_REFUSED : reason, packet);
 			return;
 		}
 		/* Another CPU was first. */
@@ -120,21 +120,21 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 		expires = conn ? settled(conn) : EXPIRES_CLAIMED;
 	}
 	if (likely(conn && expires > now)) {
-		if (go_on(conn, expires, packet, now, bits, in_force, totals) != VERDICT_REOPEN)
+		if (go_on(conn, expires, packet, now, bits, in_force, cpu) != VERDICT_REOPEN)
 			return;
 		cause = COUNT_REOPENED;
 	}
 	reason = start_of(packet, in_force, &start);
 	if (!reason) {
 		if (conn && expires != EXPIRES_CLAIMED && claim(conn, expires)) {
-			end(&packet->tuple, conn, expires, now, totals, cause);
-			restart(conn, packet, &start, now, bits, totals, ifindex);
-			count(totals, COUNT_CREATED, 1);
+			end(&packet->tuple, conn, expires, now, cpu, cause);
+			restart(conn, packet, &start, now, bits, cpu, ifindex);
+			count(cpu, COUNT_CREATED, 1);
 			return;
 		}
 		reason = COUNT_BUSY;
 	}
-	count_untracked(totals, reason, packet);
+	count_untracked(cpu, reason, packet);
 }
 
 /* A packet that was counted at another hook, on its way out. */

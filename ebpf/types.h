@@ -81,13 +81,7 @@ enum counter {
 	COUNTERS,
 };
 
-/* One per CPU: written by the programs on it (ENDED_* also by the reaper), read by user space. */
-struct counters {
-	u64 value[64];		/* by enum counter; a power of two, so that an index can be masked */
-	u64 last_id;		/* sequence of connection ids made on this CPU */
-	u64 scratch;		/* see forget() in packet.h */
-};
-_Static_assert(COUNTERS <= 64, "struct counters");
+_Static_assert(COUNTERS <= 64, "struct per_cpu (maps.h)");
 
 /* A kmalloc-256 object holds 8 (list) + 48 (htab_elem) + 40 (tuple) + 160: keep it so. With those 56 + 40 bytes before it, the first 32
  * bytes here share a cache line with the end of the tuple; the next 64 are one line; the last 64 are the cold line. */

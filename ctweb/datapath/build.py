@@ -104,7 +104,7 @@ class Datapath:
         self.connections = module.get_table(b"connections")
         self.settings = module.get_table(b"settings")
         self.interfaces = module.get_table(b"interfaces")
-        self.counters = module.get_table(b"counters")
+        self.counters = module.get_table(b"per_cpu")
         self.key_dtype = np.dtype(self.connections.Key)
         self.leaf_dtype = np.dtype(self.connections.Leaf)
         self._reaper = TestRunner(programs["reap"])
@@ -144,7 +144,7 @@ class Datapath:
         per_cpu = self.counters[self.counters.Key(0)]
         names = self.enums["counter"]
         return {
-            name: sum(cpu.value[index] for cpu in per_cpu)
+            name: sum(cpu.counter[index] for cpu in per_cpu)
             for name, index in names.items()
             if name not in ("COUNTERS", "COUNT_UNTRACKED")
         }
