@@ -1,5 +1,5 @@
 # As root. ARGS reaches the program: make run ARGS="--listen 127.0.0.1:8000", make test ARGS="-k tcp", make bench ARGS=--quick
-.PHONY: run setup test bench
+.PHONY: run setup test bench screenshots
 
 run:
 	@./setup.sh run
@@ -20,3 +20,8 @@ test:
 bench:
 	@./setup.sh test
 	@.venv/bin/python -m bench $(ARGS)
+
+# The pictures in docs/, taken of the page on real traffic in network namespaces.
+screenshots:
+	@./setup.sh test
+	@PYTHONPATH=tests .venv/bin/python -m browser.screenshots

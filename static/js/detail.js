@@ -162,9 +162,10 @@ export class Detail {
   #flow(row, prefix, arrow, className) {
     const [speed, unit] = rate(Number(row[`${prefix}-rate`] ?? 0));
     const bytes = Number(row[`${prefix}-bytes`] ?? 0);
+    const packets = Number(row[`${prefix}-packets`] ?? 0);
     return make(
       "p", className, make("span", "arrow", arrow), make("b", "", `${speed} ${unit}`),
-      make("span", "", `${roughBytes(bytes)} in ${grouped(Number(row[`${prefix}-packets`] ?? 0))} packets`),
+      make("span", "", `${roughBytes(bytes)} in ${grouped(packets)} packet${packets === 1 ? "" : "s"}`),
     );
   }
 

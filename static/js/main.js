@@ -4,6 +4,7 @@
 /** @import { Message, RowsMessage } from "./protocol.js" */
 import { Chooser } from "./chooser.js";
 import { CARD_COLUMNS, COLUMN } from "./columns.js";
+import { Counters } from "./counters.js";
 import { Detail } from "./detail.js";
 import { Display } from "./display.js";
 import { Empty } from "./empty.js";
@@ -31,6 +32,7 @@ const search = new Search(byId("search"));
 const table = new Table(byId("table"), display);
 const chooser = new Chooser(byId("columns"));
 const detail = new Detail(byId("detail"));
+const counters = new Counters(byId("counters"), byId("all-counters"));
 const hold = new Hold(table.body);
 const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
 
@@ -98,6 +100,7 @@ live.onMessage = (/** @type {Message} */ message) => {
       if (row !== undefined) detail.update(row ?? undefined);
     }
     status.count(message);
+    counters.paint(message.counters ?? {});
     status.held = display.held;
     status.paint();
     empty.paint(display.message, status.trouble);

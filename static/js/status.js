@@ -1,11 +1,8 @@
-/** How things stand: live, paused or stale; how many are shown of how many; what the server has counted. */
+/** How things stand: live, paused or stale, and how many are shown of how many. */
 
 /** @import { RowsMessage } from "./protocol.js" */
 /** @import { Trouble } from "./live.js" */
 import { clock, duration, grouped } from "./format.js";
-
-/** Counters that mean that something was lost: worth a colour once they grow. */
-const LOSSES = /drop|refus|invalid|lost|fail|error|full/;
 
 /** @param {string} id */
 const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
@@ -17,10 +14,7 @@ export class Status {
   #bannerText = byId("stale-text");
   #shown = byId("shown");
   #total = byId("total");
-  #counters = byId("counters");
   #newest = byId("newest");
-  /** @type {Record<string, number>} */
-  #countersBefore = {};
 
   /** @type {Trouble | undefined} */
   trouble;
@@ -35,23 +29,6 @@ export class Status {
     this.#shown.textContent = message.matched === message.total ? "" : `${grouped(message.matched)} of `;
     this.#total.textContent = grouped(message.total);
     this.#newest.textContent = this.last.clock;
-    this.#paintCounters(message.counters ?? {});
-  }
-
-  /** @param {Record<string, number>} counters */
-  #paintCounters(counters) {
-    const items = Object.entries(counters).map(([name, value]) => {
-      const item = document.createElement("span");
-      item.className = "counter";
-      item.classList.toggle("loss", LOSSES.test(name) && value > (this.#countersBefore[name] ?? value));
-      item.classList.toggle("zero", value === 0);
-      const number = document.createElement("b");
-      number.textContent = grouped(value);
-      item.append(`${name.replaceAll("-", " ").replaceAll("_", " ")} `, number);
-      return item;
-    });
-    this.#countersBefore = counters;
-    this.#counters.replaceChildren(...items);
   }
 
   /** Run every second, and whenever something changes. */

@@ -32,7 +32,7 @@ def open_page(browser: Browser, width: int, height: int, scheme: str, path: str 
     )
     page = context.new_page()
     page.goto(path)
-    page.locator(".row.dying, .row:not([hidden])").first.wait_for()
+    page.locator(".row:not([hidden])").first.wait_for()
     page.wait_for_timeout(3000)
     return page
 
@@ -45,7 +45,6 @@ def take(page: Page, name: str) -> None:
 def pictures(browser: Browser) -> None:
     for scheme in ("dark", "light"):
         take(open_page(browser, 1440, 800, scheme), f"page-{scheme}")
-        take(open_page(browser, 1024, 700, scheme), f"page-1024-{scheme}")
         take(open_page(browser, 360, 740, scheme), f"page-phone-{scheme}")
         page = open_page(browser, 1440, 800, scheme)
         page.keyboard.press("j")

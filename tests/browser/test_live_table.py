@@ -11,23 +11,9 @@ from playwright.sync_api import Locator, Page, expect
 
 from browser.chromium import Complaints
 from browser.router import Server
+from browser.rows import cell, expect_in_order, to_port
 
 UDP_HEADERS = 20 + 8
-
-
-def row(page: Page, endpoint: str) -> Locator:
-    """The row of the connection to `endpoint`."""
-    return page.locator(".row:not([hidden])", has=page.get_by_text(re.compile(f"^{re.escape(endpoint)}$")))
-
-
-def to_port(page: Page, port: int) -> Locator:
-    """The rows of connections to a destination port."""
-    cell = page.locator("[data-column='dst-address']", has_text=re.compile(f":{port}$"))
-    return page.locator(".row:not([hidden])").filter(has=cell)
-
-
-def cell(of: Locator, column: str) -> Locator:
-    return of.locator(f"[data-column='{column}']")
 
 
 def search(page: Page) -> Locator:
@@ -100,19 +86,6 @@ def test_a_heading_sorts_and_turns_round(server: Server, page: Page) -> None:
     assert "sort=orig-packets" in page.url
     for sender in senders:
         sender.socket.close()
-
-
-def expect_in_order(page: Page, column: str, texts: list[str]) -> None:
-    """The column's cells from top to bottom; row elements are used in turn and stand in any order in the document."""
-    page.wait_for_function(
-        """([column, texts]) => {
-            const rows = [...document.querySelectorAll(".row:not([hidden])")];
-            rows.sort((a, b) => a.ariaRowIndex - b.ariaRowIndex);
-            const found = rows.map((row) => row.querySelector(`[data-column="${column}"]`).textContent);
-            return found.join() === texts.join();
-        }""",
-        arg=[column, texts],
-    )
 
 
 def test_the_search_box_filters_and_says_what_is_wrong(server: Server, page: Page) -> None:

@@ -1,0 +1,137 @@
+/** What the datapath has counted: a short line in the foot, all of it with explanations in a dialog. */
+
+import { grouped } from "./format.js";
+
+/**
+ * In the order of the dialog; the names are the server's (enum counter in ebpf/types.h).
+ * `not-tracked`: why packets belong to no connection.
+ * @type {[string, [string, string][]][]}
+ */
+const GROUPS = [
+  ["Traffic", [
+    ["offered-packets", "IP packets met, each once"],
+    ["offered-bytes", "their bytes, IP headers included"],
+  ]],
+  ["Connections", [
+    ["created", "connections begun"],
+    ["expired", "ended by their timeout"],
+    ["reset", "ended by a reset before any reply"],
+    ["reopened", "closed ones that began anew"],
+    ["removed", "removed by hand"],
+    ["early-drop", "given up for a new one because the table was full"],
+    ["refused", "packets that found the table full, with nothing to give up"],
+    ["ended-packets", "packets of connections that are over"],
+    ["ended-bytes", "their bytes"],
+  ]],
+  ["Packets of no connection", [
+    ["untracked-bytes", "the bytes of all below"],
+    ["cut-link", "VLAN or PPPoE header cut short or malformed"],
+    ["cut-ip", "IP packet longer than its frame"],
+    ["malformed-ip", "impossible IP header"],
+    ["malformed-extension", "IPv6 extension headers cut, too many or too long"],
+    ["cut-transport", "transport header longer than the packet"],
+    ["malformed-transport", "impossible lengths or TCP flags"],
+    ["fragment", "fragments whose first one never came"],
+    ["invalid-tcp", "TCP that fits no connection and begins none"],
+    ["ignored-tcp", "TCP let through without counting: repeated SYN and the like"],
+    ["invalid-icmp", "replies nobody asked for, unknown types"],
+    ["icmp-error", "ICMP errors: they belong to what they report"],
+    ["neighbour", "neighbour discovery and multicast reports"],
+    ["busy", "met an entry just as it was being removed"],
+  ]],
+];
+
+/** Those whose growth means that something was lost, with the word for it in the foot. @type {[string, string][]} */
+const LOSSES = [["early-drop", "early drops"], ["refused", "refused"], ["invalid-tcp", "invalid"], ["failed-sweeps", "failed sweeps"]];
+
+/** @param {Record<string, number>} counters @returns {Map<string, number>} */
+function byName(counters) {
+  return new Map(Object.entries(counters).map(([name, value]) => [name.replaceAll("_", "-"), value]));
+}
+
+/** @param {string} text @param {number} value @param {string} className */
+function item(text, value, className) {
+  const element = document.createElement("span");
+  element.className = `counter ${className}`;
+  const number = document.createElement("b");
+  number.textContent = grouped(value);
+  element.append(`${text} `, number);
+  return element;
+}
+
+export class Counters {
+  /** @type {Map<string, number>} */
+  #now = new Map();
+
+  /**
+   * @param {HTMLElement} button Shows the short line, opens the dialog.
+   * @param {HTMLDialogElement} dialog
+   */
+  constructor(button, dialog) {
+    this.button = button;
+    this.dialog = dialog;
+    button.addEventListener("click", () => {
+      this.#paintDialog();
+      dialog.showModal();
+    });
+    dialog.addEventListener("click", (event) => {
+      if (event.target === dialog) dialog.close();
+    });
+  }
+
+  /** @param {Record<string, number>} counters */
+  paint(counters) {
+    const before = this.#now;
+    this.#now = byName(counters);
+    const items = [];
+    for (const name of ["created", "expired"]) {
+      const value = this.#now.get(name);
+      if (value !== undefined) items.push(item(name, value, ""));
+    }
+    for (const [name, text] of LOSSES) {
+      const value = this.#now.get(name) ?? 0;
+      const grows = value > (before.get(name) ?? value);
+      if (value || name === "early-drop" || name === "refused") items.push(item(text, value, grows ? "loss" : value ? "" : "zero"));
+    }
+    this.button.replaceChildren(...items);
+    if (this.dialog.open) this.#paintDialog();
+  }
+
+  #paintDialog() {
+    const rest = new Map(this.#now);
+    const parts = [];
+    for (const [title, names] of GROUPS) {
+      const lines = names.flatMap(([name, meaning]) => {
+        const value = rest.get(name);
+        rest.delete(name);
+        return value === undefined ? [] : this.#line(name, value, meaning);
+      });
+      if (lines.length) parts.push(this.#group(title, lines));
+    }
+    if (rest.size) parts.push(this.#group("Server", [...rest].flatMap(([name, value]) => this.#line(name, value, ""))));
+    this.dialog.querySelector(".all-counters")?.replaceChildren(...parts);
+  }
+
+  /** @param {string} title @param {HTMLElement[]} lines */
+  #group(title, lines) {
+    const section = document.createElement("section");
+    const heading = document.createElement("h3");
+    heading.textContent = title;
+    const list = document.createElement("dl");
+    list.append(...lines);
+    section.append(heading, list);
+    return section;
+  }
+
+  /** @param {string} name @param {number} value @param {string} meaning */
+  #line(name, value, meaning) {
+    const term = document.createElement("dt");
+    term.textContent = name.replaceAll("-", " ");
+    const number = document.createElement("dd");
+    number.textContent = grouped(value);
+    number.className = value ? "value" : "value zero";
+    const text = document.createElement("dd");
+    text.textContent = meaning;
+    return [term, number, text];
+  }
+}

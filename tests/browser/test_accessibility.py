@@ -1,0 +1,47 @@
+"""axe-core finds nothing to complain of, in both themes, on a desk and on a phone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, expect
+
+from browser.router import Server
+from browser.rows import to_port
+
+AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
+
+
+def complaints(page: Page) -> list[str]:
+    assert AXE.exists(), "axe-core is missing: run ./setup.sh test (or npm ci in tests/browser)"
+    page.evaluate(AXE.read_text())
+    violations = page.evaluate("async () => (await axe.run()).violations")
+    return [f"{v['impact']} {v['id']}: {v['nodes'][0]['html'][:200]}" for v in violations]
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("width", [1440, 360])
+def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, width: int) -> None:
+    page.emulate_media(color_scheme=theme)
+    page.set_viewport_size({"width": width, "height": 740})
+    page.goto("/")
+    with server.udp(5201) as sender:
+        sender.send(b"1")
+        expect(to_port(page, 5201)).to_be_visible()
+        assert complaints(page) == []
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        expect(page.locator("#detail")).to_be_visible()
+        assert complaints(page) == []
+    page.get_by_label("Filter connections").fill("nosuch:1")
+    expect(page.get_by_role("alert")).to_be_visible()
+    assert complaints(page) == []
+    page.get_by_label("Filter connections").fill("no-row-has-this")
+    expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
+    assert complaints(page) == []
+    for opener in ("Keys and flags", "All counters", *(["Columns"] if width > 720 else [])):
+        page.get_by_title(opener).click()
+        expect(page.get_by_role("dialog")).to_be_visible()
+        assert complaints(page) == []
+        page.keyboard.press("Escape")

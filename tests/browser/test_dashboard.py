@@ -1,0 +1,145 @@
+"""What the page does beyond the table: panel, columns, filtering by click, keys, counters, theme."""
+
+from __future__ import annotations
+
+import re
+
+from lab.network import IPV4
+from playwright.sync_api import Page, expect
+
+from browser.router import Server
+from browser.rows import cell, to_port
+
+
+def test_a_click_on_a_value_filters_and_back_undoes_it(server: Server, page: Page) -> None:
+    with server.udp(5101) as one, server.udp(5102) as other:
+        one.send(b"1")
+        other.send(b"2")
+        page.goto("/?filter=dport:5101,5102")
+        expect(to_port(page, 5101)).to_have_count(1)
+        expect(to_port(page, 5102)).to_have_count(1)
+        cell(to_port(page, 5101), "dst-address").locator(".port").click()
+        expect(to_port(page, 5102)).to_have_count(0)
+        expect(page.get_by_label("Filter connections")).to_have_value("dport:5101,5102 dport:5101")
+        page.go_back()
+        expect(to_port(page, 5102)).to_have_count(1)
+        expect(page.get_by_label("Filter connections")).to_have_value("dport:5101,5102")
+        cell(to_port(page, 5101), "src-address").locator(".port").click(modifiers=["Shift"])
+        expect(to_port(page, 5101)).to_have_count(0)
+        expect(to_port(page, 5102)).to_have_count(1)
+
+
+def test_the_panel_follows_its_connection_to_the_end(server: Server, page: Page) -> None:
+    server.set(udp_timeout="3s")
+    with server.udp(5111) as sender:
+        sender.send(b"x" * 72)
+        page.goto("/?filter=dport:5111")
+        expect(to_port(page, 5111)).to_have_count(1)
+        page.locator("#table").focus()
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        panel = page.locator("#detail")
+        expect(panel.get_by_role("heading", level=2)).to_have_text("UDP")
+        expect(panel).to_contain_text(sender.source)
+        expect(panel).to_contain_text(f"{IPV4.server}:5111")
+        expect(panel).to_contain_text("100 B in 1 packet")
+        sender.send(b"x" * 72)
+        expect(panel).to_contain_text("200 B in 2 packets")
+        # It is followed although the table shows other rows, and says so when it is over.
+        page.get_by_label("Filter connections").fill("no-row-has-this")
+        expect(panel).to_contain_text("has ended")
+        expect(panel).to_contain_text("200 B in 2 packets")
+    page.locator("#table").focus()
+    page.keyboard.press("Escape")
+    expect(panel).to_be_hidden()
+    server.set(udp_timeout="10s")
+
+
+def test_keys_walk_the_rows(server: Server, page: Page) -> None:
+    with server.udp(5121) as one, server.udp(5122) as other:
+        one.send(b"1")
+        other.send(b"2")
+        page.goto("/?filter=dport:5121,5122&sort=dst-address")
+        expect(to_port(page, 5122)).to_have_count(1)
+        page.keyboard.press("j")
+        expect(to_port(page, 5121)).to_have_attribute("aria-selected", "true")
+        page.keyboard.press("j")
+        page.keyboard.press("j")
+        expect(to_port(page, 5122)).to_have_attribute("aria-selected", "true")
+        page.keyboard.press("k")
+        expect(to_port(page, 5121)).to_have_attribute("aria-selected", "true")
+        page.keyboard.press("Escape")
+        expect(page.locator(".row.selected")).to_have_count(0)
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog")).to_contain_text("seen-reply")
+
+
+def test_columns_are_chosen_moved_and_kept(server: Server, page: Page) -> None:
+    page.goto("/")
+    headings = page.get_by_role("columnheader")
+    expect(headings).to_have_count(12)
+    page.get_by_title("Columns").click()
+    chooser = page.get_by_role("dialog")
+    chooser.get_by_role("checkbox", name="connection-mark").check()
+    chooser.get_by_role("checkbox", name="orig-packets").uncheck()
+    chooser.get_by_role("button", name="Flags: further right").click()
+    page.keyboard.press("Escape")
+    expect(headings).to_have_count(12)
+    expect(headings.nth(0)).to_have_text("Proto")
+    expect(headings.nth(1)).to_have_text("Flags")
+    expect(headings.last).to_have_text("Mark")
+    assert re.search(r"columns=protocol,flags,.*,connection-mark$", page.url)
+    # Kept for the next visit, and a link overrules it.
+    page.goto("/")
+    expect(headings.last).to_have_text("Mark")
+    page.goto("/?columns=timeout")
+    expect(headings).to_have_text(["Timeout"])
+
+
+def test_the_width_of_a_column_is_dragged_and_kept(server: Server, page: Page) -> None:
+    page.goto("/")
+    heading = page.get_by_role("columnheader", name="State")
+    before = heading.bounding_box()
+    assert before is not None
+    edge, middle = before["x"] + before["width"], before["y"] + before["height"] / 2
+    page.mouse.move(edge, middle)
+    page.mouse.down()
+    page.mouse.move(edge + 40, middle, steps=4)
+    page.mouse.up()
+    assert heading.bounding_box()["width"] == before["width"] + 40
+    page.reload()
+    assert heading.bounding_box()["width"] == before["width"] + 40
+
+
+def test_all_counters_are_explained(server: Server, page: Page) -> None:
+    page.goto("/")
+    page.get_by_title("All counters").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("IP packets met, each once")
+    offered = dialog.locator("dt", has_text="offered packets").locator("+ dd")
+    before = offered.inner_text()
+    with server.udp(5131) as sender:
+        sender.send(b"1")
+        expect(offered).not_to_have_text(before)
+    # What the datapath counts is known here by name: the rest is the web server's own.
+    datapath = server.ask("GET", "/healthz")[1]["counters"]
+    other = dialog.locator("section", has=page.get_by_role("heading", name="Server")).locator("dt").all_inner_texts()
+    known = {"failed sweeps", "websockets", "websockets refused"}
+    assert set(other) <= known, datapath
+
+
+def test_the_theme_is_kept(server: Server, page: Page) -> None:
+    page.emulate_media(color_scheme="light")
+    page.goto("/")
+    background = "getComputedStyle(document.body).backgroundColor"
+    light = page.evaluate(background)
+    page.get_by_title("Switch to dark").click()
+    dark = page.evaluate(background)
+    assert dark != light
+    page.reload()
+    assert page.evaluate(background) == dark
+    page.get_by_title("Switch to light").click()
+    assert page.evaluate(background) == light
+    # Back to what the system has: it is followed again.
+    page.emulate_media(color_scheme="dark")
+    assert page.evaluate(background) == dark
