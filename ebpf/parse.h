@@ -272,13 +272,9 @@ static __always_inline int parse_transport(struct cursor *cursor, const struct f
 		error = parse_udp(cursor, packet);
 		break;
 	case PROTOCOL_ICMP:
-		if (packet->tuple.family == 4)
-			return parse_icmp(cursor, packet);
-		break;
+		return packet->tuple.family == 4 ? parse_icmp(cursor, packet) : COUNT_INVALID_ICMP;
 	case PROTOCOL_ICMPV6:
-		if (packet->tuple.family == 6)
-			return parse_icmpv6(cursor, packet);
-		break;
+		return packet->tuple.family == 6 ? parse_icmpv6(cursor, packet) : COUNT_INVALID_ICMP;
 	case PROTOCOL_SCTP:
 	case PROTOCOL_DCCP:
 		error = parse_ports(cursor, packet, 12);

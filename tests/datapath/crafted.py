@@ -24,7 +24,9 @@ def checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def ethernet(payload: bytes, ethertype: int | None = None, *, tags: tuple[int, ...] = (), to: bytes = bytes(6)) -> bytes:
+def ethernet(
+    payload: bytes, ethertype: int | None = None, *, tags: tuple[int, ...] = (), to: bytes = bytes(6)
+) -> bytes:
     """`tags`: ethertypes of VLAN tags, outermost first. The payload's own ethertype is read from its IP version."""
     inner = ethertype if ethertype is not None else {4: 0x0800, 6: 0x86DD}[payload[0] >> 4]
     types = (*tags, inner)
@@ -60,8 +62,8 @@ def ipv6(source: str, destination: str, following: int, payload: bytes, *, lengt
 
 
 def extension(following: int, words: int = 0) -> bytes:
-    """Hop-by-hop, routing or destination options of 8 + 8 * words bytes: one PadN."""
-    return struct.pack("!BBBB", following, words, 1, 4 + 8 * words) + bytes(4 + 8 * words)
+    """Hop-by-hop, routing or destination options of 8 + 8 * words bytes, all padding."""
+    return struct.pack("!BB", following, words) + bytes(6 + 8 * words)
 
 
 def authentication(following: int, words: int = 4) -> bytes:
@@ -85,9 +87,7 @@ def tcp(
     """A segment. `options` are padded to words; `words`: a header length that may be wrong."""
     options += bytes(-len(options) % 4)
     size = 5 + len(options) // 4 if words is None else words
-    head = struct.pack(
-        "!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, size << 4, flags, window, 0, 0
-    )
+    head = struct.pack("!HHIIBBHHH", sport, dport, seq & 0xFFFFFFFF, ack & 0xFFFFFFFF, size << 4, flags, window, 0, 0)
     segment = head + options + payload
     return segment[:16] + struct.pack("!H", _sum_with(source, destination, TCP, segment)) + segment[18:]
 
@@ -101,7 +101,9 @@ def udp(
     return datagram[:6] + struct.pack("!H", _sum_with(source, destination, protocol, datagram) or 0xFFFF) + payload
 
 
-def icmp(kind: int, code: int = 0, ident: int = 0, rest: bytes = b"", *, pseudo: tuple[str, str] | None = None) -> bytes:
+def icmp(
+    kind: int, code: int = 0, ident: int = 0, rest: bytes = b"", *, pseudo: tuple[str, str] | None = None
+) -> bytes:
     """`pseudo`: source and destination, for an ICMPv6 checksum."""
     message = struct.pack("!BBHHH", kind, code, 0, ident, 1) + rest
     total = _sum_with(*pseudo, ICMPV6, message) if pseudo else checksum(message)

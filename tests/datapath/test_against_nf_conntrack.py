@@ -54,7 +54,9 @@ class Conversation:
     def frames(self) -> Iterator[tuple[bytes, bool]]:
         """Frames, each with whether it is from the server."""
         dice = self.dice
-        opening = dice.choice(("", "s", "sS", "sSa", "sSa", "sSa", "sSaDd", "sSaDd", "sSaDdfF", "sSaf", "sSaDdfFa", "y"))
+        opening = dice.choice(
+            ("", "s", "sS", "sSa", "sSa", "sSa", "sSaDd", "sSaDd", "sSaDdfF", "sSaf", "sSaDdfFa", "y")
+        )
         for kind in opening:
             yield self.step(kind)
         for _ in range(dice.randrange(9)):
@@ -96,7 +98,9 @@ class Conversation:
                 right = (left + dice.choice((0, 1, 1000))) & 0xFFFFFFFF
                 options = bytes((1, 1, 5, 10)) + struct.pack("!II", left, right)
             case "x":  # any flags, valid or not
-                flags = dice.choice((0, SYN | FIN, FIN, SYN | RST, PSH, ACK | URG, FIN | ACK | URG, SYN | URG, RST | FIN))
+                flags = dice.choice(
+                    (0, SYN | FIN, FIN, SYN | RST, PSH, ACK | URG, FIN | ACK | URG, SYN | URG, RST | FIN)
+                )
             case "t":  # the same again
                 seq = (seq - dice.choice((0, 1, 10, 1000, 70_000))) & 0xFFFFFFFF
                 payload = bytes(dice.choice((0, 1, 10)))

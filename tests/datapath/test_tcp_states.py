@@ -8,7 +8,17 @@ from crafted import ACK, CLIENT, FIN, RST, SERVER, SYN, tcp_frame
 from ctweb.settings import Tracking
 
 # Columns: the state before. IV: invalid, IG: ignored, "=": CLOSE by a reset, new: a new connection.
-STATES = ("SYN_SENT", "SYN_RECEIVED", "ESTABLISHED", "FIN_WAIT", "CLOSE_WAIT", "LAST_ACK", "TIME_WAIT", "CLOSE", "LISTEN")
+STATES = (
+    "SYN_SENT",
+    "SYN_RECEIVED",
+    "ESTABLISHED",
+    "FIN_WAIT",
+    "CLOSE_WAIT",
+    "LAST_ACK",
+    "TIME_WAIT",
+    "CLOSE",
+    "LISTEN",
+)
 SHORT = {"SS": "SYN_SENT", "SR": "SYN_RECEIVED", "ES": "ESTABLISHED", "FW": "FIN_WAIT", "CW": "CLOSE_WAIT",
          "LA": "LAST_ACK", "TW": "TIME_WAIT", "CL": "CLOSE", "S2": "LISTEN"}  # fmt: skip
 TABLE = {
@@ -38,7 +48,11 @@ WAY = {  # packets that lead to a state
     "CLOSE": "sSaAfAFar",  # closed in order before the reset: a SYN reopens it
     "LISTEN": "sO",
 }
-CASES = [(*row, before, after) for row, line in TABLE.items() for before, after in zip(STATES, line.split(), strict=True)]
+CASES = [
+    (*row, before, after)
+    for row, line in TABLE.items()
+    for before, after in zip(STATES, line.split(), strict=True)
+]
 
 
 class Pair:
@@ -251,7 +265,11 @@ class TestWindow:
 
     @pytest.mark.parametrize(
         ("offers", "accepted"),
-        [((bytes((1, 3, 3, 4)), bytes((1, 3, 3, 4))), 1), ((bytes((1, 3, 3, 4)), b""), 0), ((b"", bytes((1, 3, 3, 4))), 0)],
+        [
+            ((bytes((1, 3, 3, 4)), bytes((1, 3, 3, 4))), 1),
+            ((bytes((1, 3, 3, 4)), b""), 0),
+            ((b"", bytes((1, 3, 3, 4))), 0),
+        ],
         ids=["both offer scaling", "only the client", "only the server"],
     )
     def test_the_window_is_scaled_if_both_offer_it(self, table, pair, offers, accepted):

@@ -1,0 +1,150 @@
+"""Both CPUs at the same entries at the same time: every packet and byte is found again, exactly."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+from crafted import ACK, CLIENT, FIN, RST, SERVER, SYN, tcp_frame, udp_frame
+from table import Table
+
+from ctweb.datapath.bpf import TestRunner
+from ctweb.datapath.build import BuildOptions, compile_datapath
+from ctweb.settings import Tracking
+
+ASK = udp_frame(CLIENT, 5000, SERVER, 53, b"x" * 10)
+ANSWER = udp_frame(SERVER, 53, CLIENT, 5000, b"x" * 100)
+
+
+@pytest.fixture(scope="module")
+def live():
+    made = compile_datapath(BuildOptions(max_entries=10_000))
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def table(live) -> Table:
+    live.apply(Tracking())
+    made = Table(live)
+    made.clear()
+    made.now = 0
+    return made
+
+
+def together(*jobs: Callable[[], None]) -> None:
+    """Run the jobs at the same time, each on a CPU of its own as far as there are any."""
+    cpus = sorted(os.sched_getaffinity(0))
+    assert len(cpus) > 1, "this test takes two CPUs"
+    start, failures = threading.Barrier(len(jobs)), []
+
+    def run(job: Callable[[], None], cpu: int) -> None:
+        try:
+            os.sched_setaffinity(0, {cpu})
+            start.wait()
+            job()
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=run, args=(job, cpus[i % len(cpus)])) for i, job in enumerate(jobs)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failures
+
+
+def sender(table: Table, program: str, frames: list[bytes], rounds: int, repeat: int) -> Callable[[], None]:
+    def job() -> None:
+        runner = TestRunner(table.datapath.programs[program])
+        for _ in range(rounds):
+            for frame in frames:
+                runner.run(frame, repeat=repeat)
+
+    return job
+
+
+@pytest.mark.parametrize("program", ["tc_ingress", "xdp_ingress"])
+def test_both_directions_of_one_connection(table, program):
+    n = 500_000
+    together(sender(table, program, [ASK], 1, n), sender(table, program, [ANSWER], 1, n))
+    entries = table.entries()
+    assert len(entries) == 1
+    conn = entries[0][1]
+    assert sorted(map(int, conn["packets"])) == [n, n]
+    assert sorted(map(int, conn["bytes"])) == [38 * n, 128 * n]
+    assert not table.untracked()
+    table.check_conservation()
+
+
+def test_both_start_the_same_connections(table):
+    """The first two packets of many connections, as nearly at once as can be: none is lost, none counts twice."""
+    ports = range(2000, 6000)
+    frames = [[udp_frame(CLIENT, p, SERVER, 53) for p in ports], [udp_frame(SERVER, 53, CLIENT, p) for p in ports]]
+    together(*(sender(table, "tc_ingress", f, 1, 1) for f in frames))
+    assert len(table.entries()) == len(ports)
+    assert {tuple(map(int, conn["packets"])) for _, conn in table.entries()} == {(1, 1)}
+    assert len({int(conn["id"]) for _, conn in table.entries()}) == len(ports)
+    table.check_conservation()
+
+
+def test_removed_again_and_again_while_it_counts(table):
+    def remover() -> None:
+        for _ in range(3000):
+            for key, conn in table.entries():
+                table.datapath.remove(
+                    np.array([key], table.datapath.key_dtype), np.array([conn["id"]], np.uint64)
+                )
+
+    together(sender(table, "tc_ingress", [ASK, ANSWER], 100, 5000), remover)
+    counted = table.counted()
+    assert counted["REMOVED"] > 10
+    assert counted["OFFERED_PACKETS"] == 1_000_000
+    table.check_conservation()
+
+
+def test_expiring_all_the_time_on_both_cpus_with_a_reaper(table):
+    """A timeout of a millisecond: every tick ends the connection, and both CPUs and the reaper want to be the one."""
+    table.datapath.apply(Tracking(udp_timeout=1, udp_stream_timeout=1))
+    done = threading.Event()
+
+    def reaper() -> None:
+        while not done.is_set():
+            keys = np.array([key for key, _ in table.entries()], table.datapath.key_dtype)
+            table.datapath.reap(keys, table.datapath.clock.now() - 100_000_000)
+
+    def finish(job: Callable[[], None]) -> Callable[[], None]:
+        def run() -> None:
+            job()
+            done.set()
+
+        return run
+
+    together(
+        finish(sender(table, "tc_ingress", [ASK], 100, 5000)), sender(table, "tc_ingress", [ANSWER], 100, 5000), reaper
+    )
+    counted = table.counted()
+    assert counted["EXPIRED"] > 10
+    assert counted["OFFERED_PACKETS"] == 1_000_000
+    table.check_conservation()
+
+
+def test_opened_and_reset_over_and_over(table):
+    """Reset before any reply, reopened from closed, from both ends at once."""
+    ours = [
+        tcp_frame(CLIENT, 1, SERVER, 2, flags, seq=seq, ack=ack)
+        for flags, seq, ack in ((SYN, 1, 0), (ACK, 2, 11), (FIN | ACK, 2, 11), (ACK, 3, 12), (RST, 3, 0))
+    ]
+    theirs = [
+        tcp_frame(SERVER, 2, CLIENT, 1, flags, seq=seq, ack=ack)
+        for flags, seq, ack in ((RST | ACK, 0, 2), (SYN | ACK, 10, 2), (ACK, 11, 2), (FIN | ACK, 11, 3), (SYN, 10, 0))
+    ]
+    rounds = 20_000
+    together(sender(table, "tc_ingress", ours, rounds, 1), sender(table, "tc_ingress", theirs, rounds, 1))
+    counted = table.counted()
+    assert counted["OFFERED_PACKETS"] == 2 * 5 * rounds
+    assert counted["RESET"] > 0
+    table.check_conservation()
