@@ -29,6 +29,30 @@ def test_a_click_on_a_value_filters_and_back_undoes_it(server: Server, page: Pag
         expect(to_port(page, 5102)).to_have_count(1)
 
 
+def test_the_filter_is_completed_by_key(server: Server, page: Page) -> None:
+    with server.udp(5106) as sender:
+        sender.send(b"1")
+        page.goto("/")
+        page.keyboard.press("/")
+        page.keyboard.type("dport:5106 pro")
+        box = page.get_by_label("Filter connections")
+        expect(page.get_by_role("option")).to_have_text([re.compile("^proto:"), re.compile("^protocol:")])
+        page.keyboard.press("Tab")
+        expect(box).to_have_value("dport:5106 proto:")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("ArrowDown")
+        page.keyboard.press("Enter")
+        expect(box).to_have_value("dport:5106 proto:udp ")
+        expect(page.get_by_role("listbox", name="What can stand here")).to_be_hidden()
+        expect(to_port(page, 5106)).to_have_count(1)
+        # Esc closes the list first, then empties the box.
+        page.keyboard.type("st")
+        page.keyboard.press("Escape")
+        expect(box).to_have_value("dport:5106 proto:udp st")
+        page.keyboard.press("Escape")
+        expect(box).to_have_value("")
+
+
 def test_the_panel_follows_its_connection_to_the_end(server: Server, page: Page) -> None:
     server.set(udp_timeout="3s")
     with server.udp(5111) as sender:

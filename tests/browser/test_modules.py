@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, Page, Route
 
+from ctweb.table.fields import FIELDS
+from ctweb.table.filter_language import Term, parse
+
 HERE = Path(__file__).parent
 STATIC = HERE.parents[1] / "static"
 ORIGIN = "http://ctweb.test"
@@ -180,3 +183,65 @@ def test_a_held_order_keeps_its_rows_and_learns_what_became_of_them(blank: Page)
         message(row(3, "A"), row(5), watched={"*1": row(1, "F"), "*2": None, "*3": row(3, "A")}),
     )  # fmt: skip
     assert shown == [["*1", "*2", "*3"], ["*1F", "*2-SC", "*3A"], ["*3A", "*2-SC", "*5SC"]]
+
+
+def completed(page: Page, text: str) -> list[str]:
+    """The filters that the options lead to, the caret at |."""
+    caret = text.index("|")
+    return run(
+        page, "completion",
+        """const {from, to, options} = m.complete(a[0], a[1]);
+        return options.map(({insert}) => a[0].slice(0, from) + insert + a[0].slice(to));""",
+        text.replace("|", ""), caret,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("text", "filters"),
+    [
+        ("sta|", ["state:"]),
+        ("proto:u|", ["proto:udp", "proto:udp-lite"]),
+        ("(state:established,ti|)", ["(state:established,time-wait)"]),
+        ("!flag:|", ["!flag:" + letter for letter in "ESACDFHsdh"]),
+        ("rat| proto:tcp", ["rate> proto:tcp"]),
+        ("assured:y|", ["assured:yes"]),
+        ("src:10.0|", []),
+        ("|", []),
+        ('"sta|', []),
+        ("10.0.0.5|", []),
+    ],
+)
+def test_a_filter_is_completed(blank: Page, text: str, filters: list[str]) -> None:
+    assert completed(blank, text) == filters
+
+
+def test_the_server_knows_all_that_is_offered(blank: Page) -> None:
+    offered = run(blank, "completion", "return m.FIELDS;")
+    assert isinstance(offered, list)
+    for field in offered:
+        known = FIELDS[field["name"]]
+        assert (":" if field["sign"] == ":" else field["sign"]) in (":", *known.operators), field
+        for value, _ in field.get("values") or []:
+            known.read(value)
+
+
+@pytest.mark.parametrize(
+    ("filter", "term", "narrowed"),
+    [
+        ("", "proto:tcp", "proto:tcp"),
+        ("dport:443", "proto:tcp", "dport:443 proto:tcp"),
+        ("proto:tcp dport:443", "proto:tcp", "proto:tcp dport:443"),
+        ("a or b", "!proto:tcp", "(a or b) !proto:tcp"),
+    ],
+)
+def test_a_term_narrows_a_filter(blank: Page, filter: str, term: str, narrowed: str) -> None:
+    assert run(blank, "terms", "return m.narrowed(a[0], a[1]);", filter, term) == narrowed
+
+
+@pytest.mark.parametrize("mark", ["voip", "two words", 'a"b\\c', "x,y"])
+def test_a_term_is_read_as_it_was_meant(blank: Page, mark: str) -> None:
+    written = run(blank, "terms", "return m.term('mark', a[0]);", mark)
+    assert isinstance(written, str)
+    read = parse(written)
+    assert isinstance(read, Term)
+    assert (read.name, read.values) == ("mark", (mark,))
