@@ -49,7 +49,7 @@ const SHORT = [
 const LONG = COLUMNS.filter(({ name }) => name !== "flags").map((column) => {
   /** @type {Record<string, [string, string][]>} */
   const values = { protocol: PROTOCOLS, "tcp-state": STATES };
-  return { name: column.name, sign: column.numeric && !column.name.startsWith("icmp") ? ">" : ":", help: column.help, values: values[column.name] };
+  return { name: column.name, sign: /(rate|bytes|packets|timeout)$/.test(column.name) ? ">" : ":", help: column.help, values: values[column.name] };
 });
 
 const YES_NO_FIELDS = [...FLAGS.values()].map(([name, help]) => ({ name, sign: ":", help, values: YES_NO }));
