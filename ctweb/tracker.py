@@ -19,6 +19,7 @@ from ctweb.datapath.maps import Reader, keys
 from ctweb.settings import Tracking, as_text, parse_changes
 from ctweb.table import expiry
 from ctweb.table.columns import BLOCK, Columns
+from ctweb.table.marks import MarkNames
 from ctweb.table.snapshot import Snapshot, advance
 
 if TYPE_CHECKING:  # who only reads the table needs no BPF
@@ -66,6 +67,7 @@ class Tracker(TableSource):
         self._reader = Reader(datapath.connections)
         self._state_dir = state_dir
         self._interval = interval
+        self.marks = MarkNames()  # whoever writes marks into the kernel's table takes their numbers from here
         self._snapshot = Snapshot.empty()
         self._published = threading.Condition()
         self._stopping = threading.Event()
@@ -145,7 +147,9 @@ class Tracker(TableSource):
             columns = columns.compact(~due)
         counters = {_shown(name): count for name, count in self._datapath.read_counters().items()}
         counters["failed-sweeps"] = self._failed_sweeps
-        made = advance(before, columns, time=unix, now=now, until=until, counters=counters)
+        made = advance(
+            before, columns, time=unix, now=now, until=until, counters=counters, mark_names=self.marks.names
+        )
         snapshot = replace(made, sweep_seconds=time.perf_counter() - began)
         with self._published:
             self._snapshot = snapshot

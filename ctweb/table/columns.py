@@ -41,6 +41,7 @@ class Columns:
     expires: U64  # (n,) datapath ns; 0: claimed, about to go
     status: U32  # (n,) STATUS_* of ebpf/types.h
     tcp_state: U8  # (n,) enum tcp_state of ebpf/types.h
+    mark: U32  # (n,) connection mark, index into Snapshot.mark_names; 0: none
     packets: U64  # (n, 2) original, reply
     bytes: U64  # (n, 2) layer-3 bytes
     fasttrack_packets: U64  # (n, 2) part of packets
@@ -67,6 +68,7 @@ class Columns:
             expires=word,
             status=np.empty(0, np.uint32),
             tcp_state=byte,
+            mark=np.empty(0, np.uint32),
             packets=pair,
             bytes=pair,
             fasttrack_packets=pair,

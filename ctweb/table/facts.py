@@ -51,13 +51,14 @@ class Facts:
     rates: NDArray[np.float32]  # (n, 2) bits/s
     dying: Mask
     now: int  # datapath ns
+    mark_names: tuple[str, ...] = ("",)  # of columns.mark, by number
 
     def __len__(self) -> int:
         return len(self.columns)
 
     def take(self, index: Index | slice) -> Facts:
         """The facts of the rows at `index`."""
-        return Facts(self.columns.take(index), self.rates[index], self.dying[index], self.now)
+        return Facts(self.columns.take(index), self.rates[index], self.dying[index], self.now, self.mark_names)
 
     @cached_property
     def swapped(self) -> Mask:
@@ -80,6 +81,10 @@ class Facts:
     def is_icmp(self) -> Mask:
         """ICMP or ICMPv6."""
         return _ICMP.take(self.columns.protocol)
+
+    @cached_property
+    def has_mark(self) -> Mask:
+        return np.greater(self.columns.mark, 0)
 
     @cached_property
     def is_tcp(self) -> Mask:
@@ -141,5 +146,6 @@ _facts: weakref.WeakKeyDictionary[Snapshot, Facts] = weakref.WeakKeyDictionary()
 def facts_of(snapshot: Snapshot) -> Facts:
     """The facts of a snapshot, the same object for all its readers for as long as it lives."""
     return _facts.setdefault(
-        snapshot, Facts(snapshot.columns, snapshot.rates, snapshot.dying, snapshot.now)
+        snapshot,
+        Facts(snapshot.columns, snapshot.rates, snapshot.dying, snapshot.now, snapshot.mark_names),
     )

@@ -53,11 +53,18 @@ class FlagsTest:
 
 
 @dataclass(frozen=True)
+class MarkTest:
+    """This connection mark, as it is written."""
+
+    name: str
+
+
+@dataclass(frozen=True)
 class NothingTest:
     """No row has such a value."""
 
 
-Test = AddressTest | RangeTest | FlagsTest | NothingTest
+Test = AddressTest | RangeTest | FlagsTest | MarkTest | NothingTest
 
 
 class Several(Enum):
@@ -173,6 +180,7 @@ _BY_KIND: dict[Kind, tuple[tuple[str, ...], str, Callable[[str], Test]]] = {
     Kind.PORT: (COMPARISON, "a port such as 443, or a range such as 1000-2000", _ports),
     Kind.NUMBER: (COMPARISON, _TAKES_NUMBER, _number),
     Kind.RATE: (COMPARISON, "bits per second such as 1M, 6.4kbps or 1500", _rate),
+    Kind.MARK: (EQUALITY, "the name of a mark", MarkTest),
     Kind.TIME: (COMPARISON, "a time such as 10s, 5m, 1d or 00:00:10", _time),
 }
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctweb.table.facts import End, Facts, Mask
-from ctweb.table.fields import FIELDS, AddressTest, Field, FlagsTest, NothingTest, RangeTest, Several, Test
+from ctweb.table.fields import FIELDS, AddressTest, Field, FlagsTest, MarkTest, NothingTest, RangeTest, Several, Test
 from ctweb.table.filter_language import And, Node, Not, Or, Term, Word
 from ctweb.table.properties import PROPERTIES, Kind, Property
 from ctweb.table.search import contains
@@ -65,6 +65,10 @@ def _property(facts: Facts, prop: Property, operator: str, test: Test) -> Mask:
     column = prop.column(facts)
     if isinstance(test, AddressTest):
         return _address(facts, column, test)
+    if isinstance(test, MarkTest):
+        same: Mask = np.array([bool(name) and name == test.name for name in facts.mark_names])
+        marked: Mask = same.take(column)
+        return marked
     if prop.kind is Kind.TIME:
         column = column.astype(np.uint64) * np.uint64(1000)  # tests of times are in milliseconds
     found = _compared(column, operator, test)

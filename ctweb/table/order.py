@@ -77,6 +77,8 @@ def _keys(facts: Facts, prop: Property) -> list[Key]:
         return _address_keys(facts, column)
     if prop.kind is Kind.FLAG:
         return [(column & FLAG_BIT[prop.name]).astype(np.bool_).view(np.uint8)]
+    if prop.kind is Kind.MARK:
+        return [np.argsort(np.argsort(np.array(facts.mark_names), kind="stable")).astype(np.uint32).take(column)]
     return [_ALPHABETIC[prop.name].take(column) if prop.name in _ALPHABETIC else column]
 
 

@@ -1,7 +1,7 @@
 """The properties of a connection as RouterOS names them: the one list that rows, filters and sorting go by.
 
-Each says what kind of value it is, which column of `Facts` holds it and which rows have it. Marks, connection
-types, NAT and GRE have no columns yet: nothing has them, and they are left out of every row.
+Each says what kind of value it is, which column of `Facts` holds it and which rows have it. Connection types, NAT
+and GRE have no columns yet: nothing has them, and they are left out of every row.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ class Kind(Enum):
     RATE = "rate"  # bits/s
     TIME = "time"  # whole seconds
     CHOICE = "choice"  # number of a name
+    MARK = "mark"  # number of a name in Facts.mark_names
     FLAG = "yes/no"  # bit of Facts.flags
 
 
@@ -94,11 +95,12 @@ PROPERTIES = {
             names=TCP_STATES,
             numbers=TCP_STATE_NUMBERS.get,
         ),
+        Property("connection-mark", Kind.MARK, lambda f: f.columns.mark, lambda f: f.has_mark),
         Property("timeout", Kind.TIME, lambda f: f.timeout),
         *_counters(),
         *(Property(flag.name, Kind.FLAG, lambda f: f.flags) for flag in FLAGS),
     )
 }
 
-WITHOUT_COLUMN = ("connection-mark", "connection-type", "gre-key", "gre-protocol", "gre-version")
+WITHOUT_COLUMN = ("connection-type", "gre-key", "gre-protocol", "gre-version")
 """Properties that RouterOS has and no row has yet."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import msgspec
 import numpy as np
@@ -86,6 +86,8 @@ class _Block:
                 return byte_text.rows_of(_FALSE_TRUE, (column & FLAG_BIT[prop.name]).astype(np.bool_))
             case Kind.CHOICE:
                 return byte_text.rows_of(_CHOICES[prop.name], column)
+            case Kind.MARK:
+                return byte_text.rows_of(_marks(self.facts.mark_names), column)
             case Kind.TIME:
                 return byte_text.time(column)
             case Kind.ID:
@@ -93,6 +95,12 @@ class _Block:
                 return np.concatenate((star, byte_text.hexadecimal(column)), axis=1)
             case _:
                 return byte_text.decimal(column)
+
+
+@lru_cache(maxsize=4)
+def _marks(names: tuple[str, ...]) -> Bytes:
+    """The names as they stand in JSON strings."""
+    return byte_text.constants([msgspec.json.encode(name).decode()[1:-1] for name in names])
 
 
 def _address(facts: Facts, end: End) -> Bytes:

@@ -25,6 +25,7 @@ class Snapshot:
     rates: NDArray[np.float32]  # (n, 2) bits per second, original and reply
     dying: NDArray[np.bool_]  # (n,) its timeout has passed, or it has been claimed: about to be removed
     counters: Mapping[str, int] = field(default_factory=dict)  # the kernel's totals since start, by name
+    mark_names: tuple[str, ...] = ("",)  # of columns.mark, by number
     interval: float = 0.0  # seconds of datapath time since the sweep before; 0: there was none
     sweep_seconds: float = 0.0  # wall time it took to make this snapshot
 
@@ -46,7 +47,14 @@ class Snapshot:
 
 
 def advance(
-    before: Snapshot, columns: Columns, *, time: float, now: int, until: int, counters: Mapping[str, int]
+    before: Snapshot,
+    columns: Columns,
+    *,
+    time: float,
+    now: int,
+    until: int,
+    counters: Mapping[str, int],
+    mark_names: tuple[str, ...] = ("",),
 ) -> Snapshot:
     """The snapshot after `before`: `columns` read between `now` and `until` (datapath ns) at Unix `time`.
 
@@ -61,5 +69,6 @@ def advance(
         rates=rates(columns, (now, until), before.columns, (before.now, before.until)),
         dying=dying(columns, now),
         counters=counters,
+        mark_names=mark_names,
         interval=(now - before.now) / 1e9 if before.seq else 0.0,
     )

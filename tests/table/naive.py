@@ -24,6 +24,7 @@ WITH_PORTS = (6, 17, 33, 132, 136)
 IPV4 = st.sampled_from(["10.0.0.1", "10.0.0.12", "10.1.0.1", "192.0.2.44", "0.0.0.0", "255.255.255.255"])
 IPV6 = st.sampled_from(["2001:db8::1", "2001:db8:0:1::", "fe80::1:0:0:1", "::", "::1", "::ffff:c000:22c",
                         "2001:db8:1:2:3:4:5:6", "1:0:2:0:3:0:4:0"])  # fmt: skip
+MARKS = ("", "voip", 'quo"te')
 COUNTS = st.sampled_from([0, 1, 60, 999, 1_000_000, 2**32, 2**40 + 1])
 
 connections = st.fixed_dictionaries(
@@ -35,6 +36,7 @@ connections = st.fixed_dictionaries(
         "protocol": st.sampled_from(sorted(PROTOCOLS)),
         "status": st.integers(0, 63),
         "tcp_state": st.integers(0, 9),
+        "mark": st.sampled_from([0, 0, 1, 2]),
         "expires": st.sampled_from([0, NOW, NOW + 1, NOW + SECOND, NOW + 10 * SECOND, NOW + 86_400 * SECOND,
                                     NOW + 777_600 * SECOND + 5]),
         "packets": st.tuples(COUNTS, COUNTS), "bytes": st.tuples(COUNTS, COUNTS),
@@ -54,6 +56,7 @@ def snapshot_of(rows) -> Snapshot:
     for end in ("lo", "hi"):
         packed = [ipaddress.ip_address(r[end] if r["family"] == 4 else r[end + "6"]).packed for r in rows]
         given[end + "_addr"] = [list(p.ljust(16, b"\0")) for p in packed]
+    given["mark"] = [row.get("mark", 0) for row in rows]
     columns = make_columns([(i * 7919) % 10_007 + 1 for i in range(len(rows))],
                            **{n: v for n, v in given.items() if rows})  # fmt: skip
     return Snapshot(
@@ -64,6 +67,7 @@ def snapshot_of(rows) -> Snapshot:
         columns=columns.freeze(),
         rates=np.array([row["rates"] for row in rows], np.float32).reshape(-1, 2),
         dying=columns.expires <= NOW,
+        mark_names=MARKS,
     )
 
 
@@ -101,6 +105,8 @@ def row(snapshot: Snapshot, i: int) -> dict[str, str]:
     if protocol in (1, 58):
         asked = int(c.hi_port[i])
         shown |= {"icmp-type": str(asked >> 8), "icmp-code": str(asked & 255), "icmp-id": str(c.lo_port[i])}
+    if c.mark[i]:
+        shown["connection-mark"] = MARKS[c.mark[i]]
     if protocol == 6:
         shown["tcp-state"] = STATES[c.tcp_state[i]]
     return shown

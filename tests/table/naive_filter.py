@@ -56,6 +56,8 @@ def one(row, name, op, value) -> bool:
 
 
 def prop(shown, name, op, value) -> bool:
+    if name == "connection-mark":
+        return shown == value
     if name.endswith("-address"):
         return inside(shown, value)
     if name.endswith("-port") and "-" in value:

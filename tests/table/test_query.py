@@ -230,7 +230,7 @@ def test_a_part_of_a_large_table_is_a_part_of_the_whole_sorted(seed, kinds, filt
         (View(sort="nope"), "sort"),
         (View(sort="--src-address"), "sort"),
         (View(sort="addr"), "sort"),
-        (View(sort="mark"), "sort"),
+        (View(sort="type"), "sort"),
         (View(sort="flag"), "sort"),
         (View(sort="-"), "sort"),
         (View(offset=-1), "offset"),

@@ -1,0 +1,30 @@
+"""The names of connection marks, and the numbers that stand for them in the kernel's table."""
+
+from __future__ import annotations
+
+import threading
+
+
+class MarkNames:
+    """Numbers for names, given out as names come and never taken back: an entry's mark means the same for ever.
+
+    0 is no mark. Any thread may ask for a number; `names` is a new tuple each time it grows.
+    """
+
+    def __init__(self) -> None:
+        self._names: tuple[str, ...] = ("",)
+        self._numbers = {"": 0}
+        self._growing = threading.Lock()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names so far, by number."""
+        return self._names
+
+    def number(self, name: str) -> int:
+        """The number of `name`, a new one if it has none yet."""
+        with self._growing:
+            if name not in self._numbers:
+                self._numbers[name] = len(self._names)
+                self._names += (name,)
+            return self._numbers[name]
