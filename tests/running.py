@@ -53,7 +53,9 @@ class Ctweb:
 
     def ready(self) -> Ctweb:
         """Wait until it answers and has swept."""
+        deadline = time.monotonic() + 60
         while self.process.poll() is None:
+            assert time.monotonic() < deadline, f"ctweb does not answer: {self.log.read_text()}"
             try:
                 if self.get("/healthz")[0] == 200:
                     return self

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute, netns
+from running import command
 
 from ctweb.datapath.interfaces import Interface, Shape
 from ctweb.datapath.xdp_features import native_xdp
@@ -21,7 +22,7 @@ ETHERNET, NONE = 1, 0xFFFE
 
 
 @pytest.fixture
-def namespace() -> Iterator[IPRoute]:
+def veth() -> Iterator[IPRoute]:
     """A network namespace of the test's own, entered, with one end of a veth pair; the other is elsewhere."""
     name, elsewhere = f"su-{os.getpid()}", f"su-{os.getpid()}-far"
     netns.create(name)
@@ -45,14 +46,14 @@ def doctor() -> list[str]:
     return result.stdout.splitlines()
 
 
-def test_interfaces_of_this_namespace_and_their_hooks(namespace):
+def test_interfaces_of_this_namespace_and_their_hooks(veth):
     loopback, veth = (line for line in doctor() if "interface  " in line)
     assert loopback.startswith("ok    interface     lo: no native XDP; ingress by tc: loopback")
     assert veth == "ok    interface     su0: native XDP; ingress by tc: native XDP would cost veth its offloads"
 
 
-def test_drivers_tell_of_native_xdp(namespace):
-    index = namespace.link_lookup(ifname="su0")[0]
+def test_drivers_tell_of_native_xdp(veth):
+    index = veth.link_lookup(ifname="su0")[0]
     assert native_xdp() == {1: False, index: True}
 
 
@@ -87,7 +88,7 @@ def test_memory_that_does_not_suffice_is_a_note():
     assert "488 MiB" in short.detail
 
 
-def test_the_running_instance_is_found_without_touching_its_lock(namespace, tmp_path):
+def test_the_running_instance_is_found_without_touching_its_lock(veth, tmp_path):
     lock = RUNTIME / f"netns-{os.stat('/proc/self/ns/net').st_ino}.lock"
     with only_instance(tmp_path), announced(tmp_path, "::1", 8291):
         holder = lock_holder(lock, Path("/proc/locks").read_text())
@@ -97,6 +98,15 @@ def test_the_running_instance_is_found_without_touching_its_lock(namespace, tmp_
         assert any(line.startswith(f"ok    running       process {holder}, with another state") for line in doctor())
     assert lock_holder(lock, Path("/proc/locks").read_text()) is None
     assert check_instance(None, tmp_path).detail == "no: ctweb run starts it"
+
+
+def test_what_a_kept_run_leaves_is_told_until_it_is_detached(run, tmp_path):
+    assert run("--keep").ready().end() == 0
+    told = next(line for line in doctor() if line[6:].startswith("left behind"))
+    assert told.startswith("note  left behind   link /sys/fs/bpf/ctweb/")
+    assert "            -> ctweb run takes it over; ctweb detach removes it" in "\n".join(doctor())
+    assert command("detach", "--state-dir", tmp_path / "state").returncode == 0
+    assert "ok    left behind   nothing" in doctor()
 
 
 def test_what_is_left_behind_only_counts_with_nobody_running():
