@@ -87,7 +87,10 @@ class Attachment:
     def detach(self, means: Means) -> None:
         """Take the programs off, or with `means.keep` leave them to the kernel. Raises NetlinkError."""
         for link in self.links:
-            if not means.keep or not link.ifindex:
+            if not link.ifindex:  # the interface is gone
+                link.unpin()
+            elif not means.keep:
+                link.detach()
                 link.unpin()
             link.close()
         self.links.clear()
@@ -166,9 +169,8 @@ def detach_leftovers(netlink: IPRoute, pins: Path, *, sparing: Mapping[int, Atta
     removed = []
     ours = {link.pinned for attachment in sparing.values() for link in attachment.links}
     for pin in sorted(pins.parent.glob("*/*")) if pins.parent.is_dir() else []:
-        if pin in ours or (pin.parent != pins and _ifindex_of_pin(pin)):
+        if pin in ours or not _remove(pin, unless_attached=pin.parent != pins):
             continue
-        pin.unlink(missing_ok=True)
         removed.append(f"link {pin}")
         if not any(pin.parent.iterdir()):
             pin.parent.rmdir()
@@ -243,14 +245,21 @@ def _adopt(pin: Path, ifindex: int, program: int) -> BpfLink | None:
     return None
 
 
-def _ifindex_of_pin(pin: Path) -> int:
-    """0 if the interface is gone, or what is pinned there is no link."""
+def _remove(pin: Path, *, unless_attached: bool) -> bool:
+    """Detach and unpin the link; whether it was done."""
     try:
         link = BpfLink.open(pin)
-    except (OSError, ValueError):
-        return 0
+    except ValueError:  # something else is pinned there
+        pin.unlink(missing_ok=True)
+        return True
     try:
-        return link.ifindex
+        attached = bool(link.ifindex)
+        if attached and unless_attached:
+            return False
+        if attached:
+            link.detach()
+        link.unpin()
+        return True
     finally:
         link.close()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ctweb.datapath.bpf import SYS_BPF, libc
 
-_OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO_BY_FD, _LINK_CREATE, _LINK_UPDATE = 6, 7, 15, 28, 29
+_OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO_BY_FD, _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 6, 7, 15, 28, 29, 34
 
 _BPF_F_BEFORE = 1 << 3  # tcx: with no other program named, before all of them
 _XDP_FLAGS_DRV_MODE = 1 << 2
@@ -90,6 +90,13 @@ class BpfLink:
         name = ctypes.create_string_buffer(os.fsencode(path))
         _bpf(_OBJ_PIN, struct.pack("=Q 2I", ctypes.addressof(name), self.fd, 0))
         self.pinned = path
+
+    def detach(self) -> None:
+        """Take the program off now; without a pin and closed, the link is gone as well, but some time later.
+
+        Raises OSError.
+        """
+        _bpf(_LINK_DETACH, struct.pack("=I", self.fd))
 
     def unpin(self) -> None:
         if self.pinned is not None:

@@ -26,11 +26,11 @@ DEADLINE = 20.0  # seconds for anything to come true; generous, for the machine 
 _numbers = itertools.count()
 
 
-def wait_for(what: str, condition: Callable[[], Any]) -> Any:
-    """Ask until the answer is true, and give it back. At the deadline fail, with the last answer."""
+def wait_for(what: str, condition: Callable[[], Any], state: Callable[[], Any] = lambda: "") -> Any:
+    """Ask until the answer is true, and give it back. At the deadline fail, with `state`."""
     end = time.monotonic() + DEADLINE
     while not (answer := condition()):
-        assert time.monotonic() < end, f"{what}: not within {DEADLINE:.0f} s; last answer {answer!r}"
+        assert time.monotonic() < end, f"{what}: not within {DEADLINE:.0f} s: {state()}"
         time.sleep(0.05)
     return answer
 
@@ -163,6 +163,10 @@ class Ends:
     def header(self) -> int:
         """Bytes of an IP header without options."""
         return 20 if self.family is socket.AF_INET else 40
+
+    def shown(self, address: str, port: int) -> str:
+        """An end of a connection as RouterOS writes it."""
+        return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
     def host(self, network_number: int, host: int) -> str:
         """The address of a host, in this family."""

@@ -10,8 +10,7 @@ import pytest
 from lab.conftest import Lab
 from lab.hooks import hooks
 from lab.network import Ends, Namespace, address, default_route, wait_for
-from lab.tracked import Count
-from lab.traffic import bulk, on_the_wire, ping, ping_count, udp, udp_count
+from lab.traffic import agree, bulk, ping, ping_count, udp, udp_count
 
 TCX = {"tcx ingress", "tcx egress"}
 XDP = {"xdp", "tcx egress"}
@@ -25,16 +24,12 @@ def test_traffic_that_is_forwarded_between_two_tracked_interfaces(lab: Lab, ends
     assert {"lan", "wan"} <= set(hooks(lab.router))
     sizes = [100] * 50
     sport, _ = udp(ends, lab.client, lab.server, sizes, sizes)
-    lab.ctweb.counts(udp_count(ends, sizes, sizes), protocol="udp", src_port=str(sport))
+    lab.ctweb.counts(udp_count(ends, sizes, sizes), protocol="udp", src_address=ends.shown(ends.client, sport))
 
 
 def test_traffic_of_the_router_itself(lab: Lab, ends: Ends):
     with bulk(ends, lab.router, lab.server, 500_000) as (near, far):
-        port = str(near.getsockname()[1])
-        wait_for(
-            "the table agrees with the sockets",
-            lambda: Count.of(lab.ctweb.row(protocol="tcp", src_port=port)) == on_the_wire(ends, near, far),
-        )
+        agree(lab.ctweb, ends, near, far)
 
 
 def test_traffic_to_the_router_itself(lab: Lab, ends: Ends):
@@ -49,11 +44,7 @@ def test_loopback(lab: Lab):
     # One host asks itself: the answer's tuple is the question's.
     lab.ctweb.counts(ping_count(local, 20), src_address="127.0.0.1", dst_address="127.0.0.1", protocol="icmp")
     with bulk(local, lab.router, lab.router, 500_000) as (near, far):
-        port = str(near.getsockname()[1])
-        wait_for(
-            "the table agrees with the sockets",
-            lambda: Count.of(lab.ctweb.row(protocol="tcp", src_port=port)) == on_the_wire(local, near, far),
-        )
+        agree(lab.ctweb, local, near, far)
 
 
 @pytest.fixture(scope="session")

@@ -9,16 +9,16 @@ from pathlib import Path
 import pytest
 
 from lab.conftest import Lab
-from lab.network import Ends, wait_for
-from lab.tracked import Count
+from lab.network import IPV4, Ends, wait_for
+from lab.tracked import Count, Row
 from lab.traffic import (
+    agree,
     bulk,
     conntrack,
     conntrack_count,
     file_server,
     iperf3,
     iperf3_server,
-    on_the_wire,
     ping,
     ping_count,
     udp,
@@ -26,7 +26,6 @@ from lab.traffic import (
     watch_with_conntrack,
 )
 
-PROTOCOL = {socket.AF_INET: "icmp", socket.AF_INET6: "icmpv6"}
 FILE = 3_000_000  # bytes
 
 
@@ -44,30 +43,36 @@ def witnessed(lab: Lab) -> Lab:
     return lab
 
 
-def shown(ends: Ends, address: str, port: int) -> str:
-    return f"[{address}]:{port}" if ends.family is socket.AF_INET6 else f"{address}:{port}"
-
-
 def test_each_ping_and_its_answer(lab: Lab, ends: Ends):
-    for count, size in ((1, 0), (50, 56), (200, 1400)):
-        known = {row[".id"] for row in lab.ctweb.rows(protocol=PROTOCOL[ends.family])}
+    pings = ((1, 0), (50, 56), (200, 1400))
+    properties = {
+        "protocol": "icmp" if ends is IPV4 else "icmpv6",
+        "src-address": ends.client,
+        "dst-address": ends.server,
+        "icmp-type": "8" if ends is IPV4 else "128",
+        "icmp-code": "0",
+    }
+    known = {row[".id"] for row in lab.ctweb.rows(**properties)}
+    for count, size in pings:
         ping(lab.client, ends.server, count, size)
 
-        def new(known: set[str] = known):
-            return [r for r in lab.ctweb.rows(protocol=PROTOCOL[ends.family]) if r[".id"] not in known]
+    expected = {ping_count(ends, count, size) for count, size in pings}
 
-        (row,) = wait_for("a new row", new)
-        row = lab.ctweb.counts(ping_count(ends, count, size), **{".id": row[".id"]})
-        assert (row["src-address"], row["dst-address"]) == (ends.client, ends.server)
-        assert (row["icmp-type"], row["icmp-code"]) == ("8" if ends.header == 20 else "128", "0")
+    def new() -> list[Row]:
+        rows = [row for row in lab.ctweb.rows(**properties) if row[".id"] not in known]
+        return rows if {Count.of(row) for row in rows} == expected else []
+
+    rows = wait_for(f"rows that count {expected}", new)
+    assert len(rows) == len(pings)
+    for row in rows:
         assert (row["seen-reply"], row["confirmed"], row["assured"], row["dying"]) == ("true", "true", "false", "false")
 
 
 def test_datagrams_of_known_sizes(lab: Lab, ends: Ends):
     sizes, answers = [0, 1, 18, 100, 1000, 1452] * 20, [1452, 3]
     sport, dport = udp(ends, lab.client, lab.server, sizes, answers)
-    row = lab.ctweb.counts(udp_count(ends, sizes, answers), protocol="udp", src_address=shown(ends, ends.client, sport))
-    assert row["dst-address"] == shown(ends, ends.server, dport)
+    row = lab.ctweb.counts(udp_count(ends, sizes, answers), protocol="udp", src_address=ends.shown(ends.client, sport))
+    assert row["dst-address"] == ends.shown(ends.server, dport)
     assert (row["seen-reply"], row["confirmed"]) == ("true", "true")
 
 
@@ -77,7 +82,7 @@ def test_datagrams_nobody_answers(lab: Lab, ends: Ends):
         far.bind((ends.server, 5000))
         lab.client.run("nc", "-u", "-q", "0", "-p", sport, ends.server, "5000", input="eleven byte")
         assert far.recv(100) == b"eleven byte"
-    row = lab.ctweb.counts(udp_count(ends, [11], []), protocol="udp", src_address=shown(ends, ends.client, sport))
+    row = lab.ctweb.counts(udp_count(ends, [11], []), protocol="udp", src_address=ends.shown(ends.client, sport))
     assert (row["seen-reply"], row["confirmed"], row["assured"]) == ("false", "true", "false")
 
 
@@ -92,8 +97,8 @@ def test_a_file_fetched_by_curl(witnessed: Lab, ends: Ends, files: Path):
     expected = conntrack_count(line)
     assert expected.repl_bytes > FILE
     assert "TIME_WAIT" in line
-    row = lab.ctweb.counts(expected, protocol="tcp", src_address=shown(ends, ends.client, sport))
-    assert row["dst-address"] == shown(ends, ends.server, port)
+    row = lab.ctweb.counts(expected, protocol="tcp", src_address=ends.shown(ends.client, sport))
+    assert row["dst-address"] == ends.shown(ends.server, port)
     assert row["tcp-state"] == "time-wait"
     assert (row["seen-reply"], row["assured"], row["confirmed"]) == ("true", "true", "true")
 
@@ -106,7 +111,7 @@ def test_iperf3(witnessed: Lab, ends: Ends, direction: list[str]):
         (line,) = conntrack(lab.router, ends, sport)
     expected = conntrack_count(line)
     assert (expected.repl_bytes if direction else expected.orig_bytes) > arrived > 1 << 20
-    row = lab.ctweb.counts(expected, protocol="tcp", src_address=shown(ends, ends.client, sport))
+    row = lab.ctweb.counts(expected, protocol="tcp", src_address=ends.shown(ends.client, sport))
     assert row["tcp-state"] in ("time-wait", "close")
 
 
@@ -117,11 +122,10 @@ def test_a_closed_port_leaves_no_connection(witnessed: Lab, ends: Ends):
         assert near.connect_ex((ends.server, 9)) == errno.ECONNREFUSED
         sport = near.getsockname()[1]
     assert conntrack(lab.router, ends, sport) == []
-    wait_for("forgotten", lambda: not lab.ctweb.rows(protocol="tcp", src_port=str(sport)))
-    # What came after it is there: the table has been read since.
+    # What comes after it is there: the table has been read since.
     later, _ = udp(ends, lab.client, lab.server, [1], [])
-    lab.ctweb.counts(udp_count(ends, [1], []), protocol="udp", src_port=str(later))
-    assert lab.ctweb.rows(protocol="tcp", src_port=str(sport)) == []
+    lab.ctweb.counts(udp_count(ends, [1], []), protocol="udp", src_address=ends.shown(ends.client, later))
+    assert lab.ctweb.rows(protocol="tcp", src_address=ends.shown(ends.client, sport)) == []
 
 
 def test_segmentation_offload_counts_the_packets_on_the_wire(lab: Lab, ends: Ends):
@@ -131,11 +135,7 @@ def test_segmentation_offload_counts_the_packets_on_the_wire(lab: Lab, ends: End
         machine.offloads("on")
     try:
         with bulk(ends, lab.client, lab.server, 2_000_000) as (near, far):
-            source = shown(ends, ends.client, near.getsockname()[1])
-            wait_for(
-                "the table agrees with the sockets",
-                lambda: Count.of(lab.ctweb.row(protocol="tcp", src_address=source)) == on_the_wire(ends, near, far),
-            )
+            agree(lab.ctweb, ends, near, far)
     finally:
         for machine in machines:
             machine.offloads("off")

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab.hooks import hooks
-from lab.network import IPV4, Namespace, client_router_server, network
+from lab.network import IPV4, Namespace, client_router_server, network, wait_for
 from lab.tracked import CTWEB, Tracked, refused
 from lab.traffic import ping
 
@@ -32,7 +32,7 @@ def bpffs() -> None:
         subprocess.run(["mount", "-t", "bpf", "bpf", BPFFS], check=True)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGKILL])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_stays_attached(machines, hook, number, tmp_path):
     client, router, _ = machines
     ctweb = Tracked(router, tmp_path, "--hook", hook)
@@ -40,14 +40,14 @@ def test_nothing_stays_attached(machines, hook, number, tmp_path):
     assert hooks(router) == {"lo": {"tcx egress"}, "lan": expected, "wan": expected}
     status = ctweb.end(number)
     assert status == (-signal.SIGKILL if number == signal.SIGKILL else 0), ctweb.log.read_text()
-    assert hooks(router) == {}
+    wait_for("nothing is attached", lambda: hooks(router) == {})
     ping(client, IPV4.server, 3)
 
 
-def test_a_kept_run_stays_until_the_next_one_or_detach(machines, hook, bpffs, tmp_path):
+def test_a_kept_run_stays_until_the_next_one_or_detach(machines, bpffs, tmp_path):
     _, router, _ = machines
-    arguments = ("--hook", hook, "--interface", "lan", "--interface", "wan")
-    kept = {"lan": HELD[hook], "wan": HELD[hook]}
+    arguments = ("--hook", "xdp", "--interface", "lan", "--interface", "wan")
+    kept = {"lan": HELD["xdp"], "wan": HELD["xdp"]}
     for number in (signal.SIGTERM, signal.SIGKILL):
         ctweb = Tracked(router, tmp_path, *arguments, "--keep")
         assert ctweb.end(number) == (0 if number == signal.SIGTERM else -number)
@@ -57,14 +57,16 @@ def test_a_kept_run_stays_until_the_next_one_or_detach(machines, hook, bpffs, tm
     assert hooks(router) == {}
 
 
-def test_only_named_interfaces_are_tracked(machines, hook, tmp_path):
+def test_only_named_interfaces_are_tracked_until_ctrl_c(machines, tmp_path):
     client, router, _ = machines
-    ctweb = Tracked(router, tmp_path, "--hook", hook, "--interface", "wan")
-    assert hooks(router) == {"wan": HELD[hook]}
+    ctweb = Tracked(router, tmp_path, "--interface", "wan")
+    assert hooks(router) == {"wan": HELD["tc"]}
     ping(client, IPV4.router, 3)
     ping(client, IPV4.server, 3)
     row = ctweb.row(protocol="icmp")
     assert row["dst-address"] == IPV4.server
+    assert ctweb.end(signal.SIGINT) == 0, ctweb.log.read_text()
+    assert hooks(router) == {}
 
 
 def test_an_interface_that_is_not_there_or_cannot_is_one_clear_line(machines, tmp_path):

@@ -15,7 +15,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from lab.network import Ends, Namespace, wait_for
-from lab.tracked import Count
+from lab.tracked import Count, Tracked
 
 Sockets = tuple[socket.socket, socket.socket]
 
@@ -107,9 +107,11 @@ def watch_with_conntrack(router: Namespace) -> None:
 
 
 def conntrack(router: Namespace, ends: Ends, sport: int) -> list[str]:
-    """nf_conntrack's lines of TCP connections from this source port."""
+    """nf_conntrack's lines of TCP connections from this port of the client."""
     family = "ipv4" if ends.family is socket.AF_INET else "ipv6"
-    listed = router.run("conntrack", "-L", "-o", "extended", "-f", family, "-p", "tcp", "--orig-port-src", sport)
+    listed = router.run(
+        "conntrack", "-L", "-o", "extended", "-f", family, "-p", "tcp", "-s", ends.client, "--orig-port-src", sport
+    )
     return listed.splitlines()
 
 
@@ -125,7 +127,9 @@ def bulk(ends: Ends, client: Namespace, server: Namespace, size: int) -> Iterato
         listener.bind((ends.server, 0))
         listener.listen()
         near = client.socket(ends.family, socket.SOCK_STREAM)
+        client.sysctl(ipv4_tcp_sack=0)  # so that the length of headers is known
         near.connect(listener.getsockname()[:2])
+        client.sysctl(ipv4_tcp_sack=1)
         far, _ = listener.accept()
     with near, far:
         for source, sink in ((near, far), (far, near)):
@@ -136,6 +140,19 @@ def bulk(ends: Ends, client: Namespace, server: Namespace, size: int) -> Iterato
                 left -= len(sink.recv(1 << 20))
             sender.join()
         yield near, far
+
+
+def agree(ctweb: Tracked, ends: Ends, near: socket.socket, far: socket.socket) -> None:
+    """Wait until the row of a TCP connection counts what its two sockets say that they have sent."""
+    source, target = (ends.shown(*one.getsockname()[:2]) for one in (near, far))
+    seen: list[Count] = []
+
+    def agreed() -> bool:
+        row = ctweb.row(protocol="tcp", src_address=source, dst_address=target)
+        seen[:] = [Count.of(row), on_the_wire(ends, near, far)]
+        return seen[0] == seen[1]
+
+    wait_for("table and sockets agree", agreed, lambda: seen)
 
 
 def on_the_wire(ends: Ends, near: socket.socket, far: socket.socket) -> Count:
