@@ -1,0 +1,73 @@
+"""The HTTP server against clients that say nothing, or drip, or never listen."""
+
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+from running import ADDRESS, PORT, Ctweb
+
+from ctweb.web import server
+
+
+def connect() -> socket.socket:
+    return socket.create_connection(("127.0.0.1", PORT), timeout=60)
+
+
+def test_more_silent_connections_than_there_is_room_for_shut_nobody_out(ctweb: Ctweb):
+    silent = [connect() for _ in range(server.CONNECTIONS + 50)]
+    assert ctweb.get("/healthz")[0] == 200
+    for sock in silent:
+        sock.close()
+
+
+def test_a_silent_connection_is_closed(ctweb: Ctweb):
+    with connect() as sock:
+        assert sock.recv(1) == b""
+
+
+def test_request_heads_that_drip_do_not_hold_all_threads(ctweb: Ctweb):
+    dripping = [connect() for _ in range(server.THREADS)]
+    for sock in dripping:
+        sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+    open_ones = list(dripping)
+    while open_ones:
+        for sock in list(open_ones):
+            try:
+                sock.sendall(b"x")
+            except OSError:
+                open_ones.remove(sock)
+        time.sleep(0.5)
+    assert ctweb.get("/healthz")[0] == 200
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\0\0\0\0\r\n\r\n",
+        b"GET / HTTP/9.9\r\n\r\n",
+        b"GET /" + b"x" * 10_000 + b" HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\n" + b"A: b\r\n" * 1000 + b"\r\n",
+        b"POST / HTTP/1.1\r\nHost: " + ADDRESS.encode() + b"\r\nContent-Length: -5\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n",
+    ],
+)
+def test_what_is_no_request_is_answered_with_a_refusal(ctweb: Ctweb, request_bytes):
+    with connect() as sock:
+        sock.sendall(request_bytes)
+        answer = sock.recv(4096)
+    assert answer.split(b" ")[1][:1] == b"4" or answer.split(b" ")[1] == b"501", answer
+    assert b"Traceback" not in answer
+    assert all(len(line) < 1000 and line.isprintable() for line in ctweb.log.read_text().splitlines())
+
+
+def test_a_body_that_never_comes_ends_the_request(ctweb: Ctweb):
+    with connect() as sock:
+        sock.sendall(
+            f"POST /rest/ip/firewall/connection/tracking/set HTTP/1.1\r\nHost: {ADDRESS}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{".encode()
+        )
+        assert b" 400 " in sock.recv(4096)
+    assert "Traceback" not in ctweb.log.read_text()
