@@ -16,6 +16,7 @@ import msgspec
 
 from ctweb import config as configuration
 from ctweb import state
+from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.client import Client, RefusedError
 from ctweb.config import Config, ConfigError, Listen
 from ctweb.instance import InstanceError
@@ -140,6 +141,28 @@ def show_rows(rows: list[dict[str, str]], *, as_json: bool, again: bool) -> None
         terminal = sys.stdout.isatty()
         text = table_text(rows, shutil.get_terminal_size().columns if terminal else None)
         click.echo((CLEAR if again and terminal else "") + text, nl=bool(text))
+
+
+@main.command()
+@configured
+@click.argument("file", metavar="FILE")
+@click.argument("filter_words", nargs=-1, metavar="[FILTER]")
+@click.option("--json", "as_json", is_flag=True, help="One JSON array of RouterOS's rows.")
+@click.option("--ended", is_flag=True, help="Also the connections that ended on the way, as they stood at their end.")
+def replay(config: Config, file: str, filter_words: tuple[str, ...], as_json: bool, ended: bool) -> None:
+    """Show the table that a capture (pcap or pcapng; - is standard input) leaves behind at its last packet."""
+    from ctweb import replay as replaying  # noqa: PLC0415  # brings BCC along, slow to import
+
+    with failing_in_one_line(StateError, replaying.ReplayError):
+        replaying.replay(
+            file,
+            filter_text=" ".join(filter_words),
+            as_json=as_json,
+            ended=ended,
+            tracking=state.load(config.state_dir, config.tracking)[0],
+            max_entries=config.max_entries or default_max_entries(machine_memory()),
+            out=sys.stdout,
+        )
 
 
 @main.group()

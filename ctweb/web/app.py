@@ -27,7 +27,7 @@ def create_app(
     """The app that shows `source`. `hooks`: the hook (xdp, tc) of each interface that is tracked at the moment."""
     app = Flask(__name__, static_folder=str(STATIC), static_url_path="/static")
     app.json.sort_keys = False  # type: ignore[attr-defined]
-    app.url_map.strict_slashes = False
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no redirects
     guard.protect(app, listen_host)
     app.register_blueprint(rest.blueprint(source))
     live.add_to(app)
