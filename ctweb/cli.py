@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,7 @@ def run(config: Config, keep: bool, **options: Any) -> None:
 def print_table(config: Config, filter_words: tuple[str, ...], as_json: bool, follow: bool) -> None:
     """Show the running table: all of it, or what matches FILTER."""
     where = " ".join(filter_words)
-    with failing_in_one_line(InstanceError, RefusedError):
+    with failing_in_one_line(InstanceError, RefusedError), suppress(KeyboardInterrupt):
         client = Client(config.state_dir)
         while True:
             rows = client.connections(where)
