@@ -8,7 +8,7 @@
  *   TICK_NSEC     length of a jiffy
  *   CPU_BITS      bits that a CPU number needs, for connection ids
  *   INGRESS_ONLY  defined: no hook but tc ingress, which compiles several times faster
- *   REPLAY        defined: the clock is the skb's time stamp, lengths are those on the wire
+ *   REPLAY        defined: the clock is the skb's time stamp, its mark (if not 0) the frame's length on the wire
  *   ENDED_PAGES   memory for connections that end in a replay, until user space takes them, in pages */
 
 /* Index of a timeout: a TCP state, or one of these. */

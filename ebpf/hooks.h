@@ -43,16 +43,16 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	if (!cpu)
 		return PASS_ON;
 	struct packet *packet = &cpu->packet;
+	struct layers layers;
 	struct frame frame;
 	int error = 0;
 
 	for (int tries = 0; tries < PARSE_TRIES; tries++) {
-		*packet = (struct packet){ .packets = 1 };
 		frame = (struct frame){
 			.data = (void *)(long)skb->data,
 			.end = (void *)(long)skb->data_end,
 #ifdef REPLAY
-			.length = skb->wire_len,
+			.length = skb->mark ? skb->mark : skb->len,	/* wire_len holds no more than 64 KB */
 #else
 			.length = skb->len,
 #endif
@@ -60,7 +60,7 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 			.scratch = &cpu->scratch,
 			.options = &cpu->options,
 		};
-		error = parse(&frame, ethertype, packet);
+		error = parse(&frame, ethertype, &layers, packet);
 		if (likely(!error) || error == NOT_IP)
 			break;
 		/* Headers outside of the linear part: fetch them there, once. */
@@ -82,7 +82,7 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	frame.gso_size = skb->gso_size;
 	if (unlikely(frame.gso_size)) {
 		frame.gso_segs = skb->gso_segs;
-		count_segments(&frame, packet);
+		count_segments(&frame, &layers, packet);
 	}
 	see(&frame, packet, error, clock_now(skb), hook, cpu);
 	return PASS_ON;
@@ -125,9 +125,9 @@ int xdp_ingress(struct xdp_md *xdp)
 		.scratch = &cpu->scratch,
 		.options = &cpu->options,
 	};
-	*packet = (struct packet){ .packets = 1 };
+	struct layers layers;
 	frame.length = frame.end - frame.data;
-	int error = parse(&frame, 0, packet);
+	int error = parse(&frame, 0, &layers, packet);
 
 	if (error != NOT_IP)
 		see(&frame, packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, cpu);

@@ -18,7 +18,7 @@ from ctweb.table.expiry import dying
 FRAME_MAX = 3072  # bytes of a frame that are handed over; a test run takes one page less about 400 bytes
 
 _SECOND = 1_000_000_000
-_WIRE_MAX = 65_536  # the most that a test run takes for the length on the wire
+_WIRE_MAX = 0xFFFFFFFF  # a mark is 32 bits
 _HEADERS_MIN = 14 + 40  # shorter frames are refused by the kernel when their IP header does not fit in
 _ENDING = 2  # connections that one packet can end, at most
 
@@ -71,7 +71,7 @@ class Playback:
         self._attr.data_size_in = size
         self._attr.data_size_out = 0  # the kernel writes there how long the frame was
         self._context.tstamp = now
-        self._context.wire_len = min(wire, _WIRE_MAX) if wire > size else 0
+        self._context.mark = min(wire, _WIRE_MAX)
         if self._syscall(*self._arguments):
             code = ctypes.get_errno()
             if code != errno.EINVAL or size >= _HEADERS_MIN:

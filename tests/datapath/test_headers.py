@@ -261,10 +261,10 @@ class TestWithoutLinkHeader:
 def test_replay_counts_what_the_capture_cut_off(table):
     """The wire's length counts, not the capture's: 1,000 bytes of payload of which nothing was kept."""
     whole = ethernet(ipv4(CLIENT, SERVER, UDP, udp(CLIENT, SERVER, 1, 2, bytes(1000))))
-    table.see(whole[:42], wire_len=len(whole))
+    table.see(whole[:42], mark=len(whole))
     assert list(table.only()["bytes"]) == [1028, 0]
     options = bytes((2, 4, 5, 180, 1, 1, 8, 10)) + bytes(8)
     whole = ethernet(ipv4(CLIENT, SERVER, TCP, tcp(CLIENT, SERVER, 1, 2, ACK, options=options, payload=bytes(100))))
-    table.see(whole[:54], wire_len=len(whole))
+    table.see(whole[:54], mark=len(whole))
     assert sorted(int(conn["bytes"].sum()) for _, conn in table.live()) == [156, 1028]
     table.check_conservation()

@@ -15,8 +15,6 @@ from ctweb.replay import Replayed, play, remarks, selected, write_json
 from ctweb.settings import Tracking, parse_changes
 from ctweb.table.filter_language import parse
 
-MAX_ENTRIES = 2000
-
 
 @dataclass(frozen=True)
 class Outcome:
@@ -36,7 +34,7 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def compiled():
-    made = compile_datapath(BuildOptions(max_entries=MAX_ENTRIES, replay=True, ingress_only=True))
+    made = compile_datapath(BuildOptions(max_entries=2000, replay=True, ingress_only=True))
     yield made
     made.close()
 
