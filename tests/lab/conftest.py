@@ -36,7 +36,7 @@ def lab(hook: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             machine.offloads("off")
         ctweb = Tracked(router, tmp_path_factory.mktemp(hook), "--hook", hook)
         yield Lab(net, client, router, server, ctweb, hook)
-        assert ctweb.process.poll() is None, f"ctweb run ended on the way:\n{ctweb.log.read_text()}"
+        assert ctweb.end() == 0, ctweb.log.read_text()
 
 
 @pytest.fixture(params=[IPV4, IPV6], ids=["ipv4", "ipv6"])

@@ -10,7 +10,7 @@ import struct
 import subprocess
 
 from ctweb.datapath.bpf import SYS_BPF, libc
-from lab.network import Namespace
+from lab.network import Namespace, wait_for
 
 _PROG_QUERY = 16
 _TCX = {"tcx ingress": 46, "tcx egress": 47}
@@ -19,6 +19,16 @@ _TCX = {"tcx ingress": 46, "tcx egress": 47}
 def hooks(machine: Namespace) -> dict[str, set[str]]:
     """The hooks in use, by interface: xdp, tcx or clsact, ingress or egress; "clsact qdisc" for the qdisc itself."""
     return {name: set(found) for name, found in programs(machine).items()}
+
+
+def settle(machine: Namespace) -> None:
+    """Wait until the running ctweb, tracking all interfaces, has seen all that was done to them so far.
+
+    Each look of it is at all of them: one that took a pair made now has seen what came before.
+    """
+    machine.ip("link add mark1 type veth peer name mark2")
+    wait_for("a new pair is tracked", lambda: {"mark1", "mark2"} <= set(hooks(machine)))
+    machine.ip("link del mark1")
 
 
 def programs(machine: Namespace) -> dict[str, dict[str, list[int]]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab.conftest import Lab
-from lab.hooks import hooks
+from lab.hooks import hooks, settle
 from lab.network import Ends, address, wait_for
 from lab.traffic import ping, ping_count
 
@@ -13,7 +13,8 @@ def test_an_interface_that_comes_changes_its_name_and_goes(lab: Lab, ends: Ends)
 
     def appears(name: str) -> None:
         lab.network.join(late, "eth0", lab.router, name)
-        wait_for(f"{name} is tracked", lambda: len(hooks(lab.router).get(name, ())) == 2)
+        settle(lab.router)
+        assert len(hooks(lab.router)[name]) == 2
         address(late, "eth0", 7, 2)
         address(lab.router, name, 7, 1)
 

@@ -8,12 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from lab.conftest import Lab
-from lab.hooks import hooks
-from lab.network import Ends, Namespace, address, default_route, wait_for
+from lab.hooks import hooks, settle
+from lab.network import Ends, Namespace, address, default_route
 from lab.traffic import agree, bulk, ping, ping_count, udp, udp_count
 
-TCX = {"tcx ingress", "tcx egress"}
-XDP = {"xdp", "tcx egress"}
+HELD = {"tc": {"tcx ingress", "tcx egress"}, "xdp": {"xdp", "tcx egress"}}
 
 
 def one_ping_row(lab: Lab, ends: Ends, source: str, target: str, count: int) -> dict[str, str]:
@@ -21,7 +20,8 @@ def one_ping_row(lab: Lab, ends: Ends, source: str, target: str, count: int) -> 
 
 
 def test_traffic_that_is_forwarded_between_two_tracked_interfaces(lab: Lab, ends: Ends):
-    assert {"lan", "wan"} <= set(hooks(lab.router))
+    found = hooks(lab.router)
+    assert found["lan"] == found["wan"] == HELD[lab.hook]
     sizes = [100] * 50
     sport, _ = udp(ends, lab.client, lab.server, sizes, sizes)
     lab.ctweb.counts(udp_count(ends, sizes, sizes), protocol="udp", src_address=ends.shown(ends.client, sport))
@@ -60,29 +60,23 @@ def bridged(lab: Lab) -> Iterator[tuple[Namespace, Namespace]]:
         address(host, "eth0", 3, number)
         default_route(host, 3)
     lab.server.ip("route add 10.9.3.0/24 via 10.9.2.1", "route add fd09:3::/64 via fd09:2::1")
-    hook = {"tc": TCX, "xdp": XDP}[lab.hook]
-    wait_for("the ports are tracked", lambda: [hooks(lab.router).get(f"port{n}") for n in (2, 3)] == [hook] * 2)
-    assert "br0" not in hooks(lab.router)
+    settle(lab.router)
+    found = hooks(lab.router)
+    assert found["port2"] == found["port3"] == HELD[lab.hook]
+    assert "br0" not in found
     return hosts
 
 
-def test_traffic_between_two_ports_of_a_bridge(lab: Lab, bridged: tuple[Namespace, Namespace], ends: Ends):
-    near, far = ends.host(3, 2), ends.host(3, 3)
-    ping(bridged[0], far, 30)
-    one_ping_row(lab, ends, near, far, 30)
-
-
-def test_traffic_from_a_bridge_to_the_router(lab: Lab, bridged: tuple[Namespace, Namespace], ends: Ends):
-    near = ends.host(3, 2)
-    ping(bridged[0], ends.host(3, 1), 30)
-    one_ping_row(lab, ends, near, ends.host(3, 1), 30)
-
-
-def test_traffic_routed_between_a_bridge_and_an_interface(lab: Lab, bridged: tuple[Namespace, Namespace], ends: Ends):
-    """It comes up through the bridge, which has no programs but whose port has counted it."""
-    ping(bridged[1], ends.server, 30)
-    one_ping_row(lab, ends, ends.host(3, 3), ends.server, 30)
+def test_a_bridge_its_ports_and_the_router(lab: Lab, bridged: tuple[Namespace, Namespace], ends: Ends):
+    """Between two ports; from a port to the router; and on through another interface and back, where what comes up
+    through the bridge, which has no programs, has been counted at its port."""
+    hosts = dict(zip((2, 3), bridged, strict=True))
+    paths = ((2, ends.host(3, 3)), (3, ends.host(3, 1)), (2, ends.server))
+    for number, target in paths:
+        ping(hosts[number], target, 30)
     ping(lab.server, ends.host(3, 3), 30)
+    for number, target in paths:
+        one_ping_row(lab, ends, ends.host(3, number), target, 30)
     one_ping_row(lab, ends, ends.server, ends.host(3, 3), 30)
 
 
@@ -95,12 +89,14 @@ def test_a_pair_with_both_ends_in_the_router(lab: Lab, ends: Ends):
         lab.network.join(host, "eth0", lab.router, f"port{n}")
         lab.router.ip(f"link set port{n} master br{n}", f"link set {inner} master br{n}")
         address(host, "eth0", 4, n)
-    both = ("port4", "port5", "east", "west")
-    wait_for("ports and pair are tracked", lambda: set(both) <= set(hooks(lab.router)))
+    settle(lab.router)
+    found = hooks(lab.router)
+    assert found["east"] == found["west"] == {"tcx egress"}
+    assert found["port4"] == found["port5"] == HELD[lab.hook]
     try:
         ping(hosts[4], ends.host(4, 5), 30)
-        one_ping_row(lab, ends, ends.host(4, 4), ends.host(4, 5), 30)
         ping(hosts[5], ends.host(4, 4), 30)
+        one_ping_row(lab, ends, ends.host(4, 4), ends.host(4, 5), 30)
         one_ping_row(lab, ends, ends.host(4, 5), ends.host(4, 4), 30)
     finally:
         lab.router.ip("link del east", "link del br4", "link del br5")
