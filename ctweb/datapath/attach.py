@@ -149,7 +149,7 @@ def attach(
             attachment._put_filters(hooks, programs, means.netlink)
     except (OSError, NetlinkError) as error:
         _undo(attachment, means)
-        raise AttachError(f"cannot attach to interface {interface.name!r}: {error}") from error
+        raise AttachError(f"cannot attach to interface {interface.name!r}: {error.args[-1]}") from error
     except AttachError:
         _undo(attachment, means)
         raise

@@ -40,7 +40,7 @@ class _Filter:
 def attach(netlink: IPRoute, ifindex: int, programs: Iterable[tuple[Way, int]]) -> None:
     """Put each program (its descriptor) at its way of the interface, replacing ours that is there without a gap.
 
-    Raises NetlinkError.
+    Raises NetlinkError, and OSError if an ingress qdisc is in the place of clsact.
     """
     try:
         netlink.tc("add", "clsact", ifindex)
@@ -48,6 +48,9 @@ def attach(netlink: IPRoute, ifindex: int, programs: Iterable[tuple[Way, int]]) 
     except NetlinkError as error:
         if error.code != errno.EEXIST:
             raise
+        if ifindex not in interfaces(netlink):
+            # Under an ingress qdisc a filter for egress would be taken, and run on ingress.
+            raise OSError(errno.EBUSY, "an ingress qdisc is in the way (tc qdisc show)") from error
         name = _NAME
     for way, program in programs:
         there = _filters(netlink, ifindex, way)

@@ -109,7 +109,7 @@ class Interfaces:
             self._keep = False
             self.stop()
             if isinstance(error, OSError | NetlinkError):
-                raise AttachError(f"cannot attach to the interfaces: {error}; see `ctweb doctor`") from error
+                raise AttachError(f"cannot attach to the interfaces: {error.args[-1]}; see `ctweb doctor`") from error
             raise
         self._thread.start()
 
@@ -123,7 +123,7 @@ class Interfaces:
                 except (OSError, NetlinkError) as error:
                     if attachment.alive(netlink):
                         name = attachment.interface.name
-                        raise AttachError(f"interface {name!r}: program not replaced: {error}") from error
+                        raise AttachError(f"interface {name!r}: program not replaced: {error.args[-1]}") from error
 
     def stop(self) -> None:
         """End the thread and take all programs off, or leave them if they are to be kept. May be called twice."""

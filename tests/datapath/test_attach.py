@@ -227,6 +227,15 @@ def filters(machine: Namespace) -> list[str]:
     ]
 
 
+def test_an_ingress_qdisc_in_the_way_of_filters_is_told_and_left_alone(here, far, follow):
+    here.ip(f"link add v type veth peer name v netns {far.path}")
+    here.run("tc", "qdisc", "add", "dev", "v", "ingress")
+    with pytest.raises(AttachError, match="cannot attach to interface 'v': an ingress qdisc is in the way"):
+        follow(names=["v"], tcx=False)
+    assert "qdisc ingress" in here.run("tc", "qdisc", "show", "dev", "v")
+    assert here.run("tc", "filter", "show", "dev", "v", "ingress") == ""
+
+
 def test_our_filter_taken_away_by_somebody_is_put_back(here, far, follow):
     here.ip(f"link add v type veth peer name v netns {far.path}")
     follow(names=["v"], tcx=False)
