@@ -43,11 +43,11 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	if (!cpu)
 		return PASS_ON;
 	struct packet *packet = &cpu->packet;
-	struct layers layers;
 	struct frame frame;
 	int error = 0;
 
 	for (int tries = 0; tries < PARSE_TRIES; tries++) {
+		*packet = (struct packet){ .packets = 1 };
 		frame = (struct frame){
 			.data = (void *)(long)skb->data,
 			.end = (void *)(long)skb->data_end,
@@ -60,7 +60,7 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 			.scratch = &cpu->scratch,
 			.options = &cpu->options,
 		};
-		error = parse(&frame, ethertype, &layers, packet);
+		error = parse(&frame, ethertype, packet);
 		if (likely(!error) || error == NOT_IP)
 			break;
 		/* Headers outside of the linear part: fetch them there, once. */
@@ -82,7 +82,7 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	frame.gso_size = skb->gso_size;
 	if (unlikely(frame.gso_size)) {
 		frame.gso_segs = skb->gso_segs;
-		count_segments(&frame, &layers, packet);
+		count_segments(&frame, packet);
 	}
 	see(&frame, packet, error, clock_now(skb), hook, cpu);
 	return PASS_ON;
@@ -125,9 +125,9 @@ int xdp_ingress(struct xdp_md *xdp)
 		.scratch = &cpu->scratch,
 		.options = &cpu->options,
 	};
-	struct layers layers;
+	*packet = (struct packet){ .packets = 1 };
 	frame.length = frame.end - frame.data;
-	int error = parse(&frame, 0, &layers, packet);
+	int error = parse(&frame, 0, packet);
 
 	if (error != NOT_IP)
 		see(&frame, packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, cpu);
