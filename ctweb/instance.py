@@ -74,7 +74,8 @@ def _lock(path: Path, where: str) -> Iterator[None]:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        raise InstanceError(f"cannot use {path.parent}: {error.strerror}") from None
+        remedy = "; run it as root" if isinstance(error, PermissionError) else ""
+        raise InstanceError(f"cannot use {path.parent}: {error.strerror}{remedy}") from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -53,6 +53,8 @@ def run(config: Config, *, keep: bool) -> None:
         logger.info("stopped while starting")
     except (AttachError, BuildError, InstanceError, NoSuchInterfaceError, StateError) as error:
         raise RunError(str(error)) from error
+    except (OSError, NetlinkError) as error:
+        raise RunError(f"the kernel refused: {error}") from error
 
 
 def _run(config: Config, stack: ExitStack, *, keep: bool) -> None:
@@ -72,16 +74,18 @@ def _run(config: Config, stack: ExitStack, *, keep: bool) -> None:
     tracker.start()
     stack.callback(tracker.stop)
 
+    host, port = listener.getsockname()[:2]
     live = Live(tracker)
     live.start()
     app = create_app(
         tracker,
         live,
-        listen_host=config.listen.host,
+        hosts=(config.listen.host, host),
         hooks=lambda: {report.interface: report.hook for report in interfaces.reports if report.hook},
     )
-    host, port = listener.getsockname()[:2]
     stack.enter_context(instance.announced(config.state_dir, host, port))
+    if not ipaddress.ip_address(host).is_loopback:
+        logger.warning("there is no sign-in yet: whoever reaches port %d sees the table and may change settings", port)
     logger.info("open %s", _url(host, port))
     server.serve(app, listener, closing=live.stop)
     logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")

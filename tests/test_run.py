@@ -93,6 +93,17 @@ def test_another_network_namespace_has_room_for_another(run, tmp_path):
     assert first.end() == 0
 
 
+@pytest.mark.parametrize(
+    "listen", ["localhost:0", "0.0.0.0:8291", "[::]:8291", "[::1]:8291", "127.0.0.2:8291"]
+)
+def test_commands_find_it_wherever_it_listens(run, listen):
+    ctweb = run("--listen", listen)
+    until(lambda: "open http://" in ctweb.log.read_text() or ctweb.process.poll() is not None)
+    found = command("settings", "get", "max-entries", "--state-dir", ctweb.state_dir)
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.startswith("max-entries: ")
+
+
 def test_a_port_in_use_is_found_before_anything_is_attached(run, attached):
     with socket.create_server(("127.0.0.1", PORT)):
         ctweb = run()

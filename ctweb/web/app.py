@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -22,13 +22,16 @@ STALE_SECONDS = 5  # without a sweep: the table shown is no longer the table
 
 
 def create_app(
-    source: TableSource, live: Live, *, listen_host: str, hooks: Callable[[], Mapping[str, str]]
+    source: TableSource, live: Live, *, hosts: Collection[str], hooks: Callable[[], Mapping[str, str]]
 ) -> Flask:
-    """The app that shows `source`. `hooks`: the hook (xdp, tc) of each interface that is tracked at the moment."""
+    """The app that shows `source`.
+
+    `hosts`: the names and addresses it listens on. `hooks`: the hook (xdp, tc) of each interface that is tracked now.
+    """
     app = Flask(__name__, static_folder=str(STATIC), static_url_path="/static")
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no redirects
-    guard.protect(app, listen_host)
+    guard.protect(app, hosts)
     app.register_blueprint(rest.blueprint(source))
     live.add_to(app)
 

@@ -8,6 +8,7 @@ or from no page at all (curl, scripts).
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Collection
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, request
@@ -29,13 +30,13 @@ HEADERS = {
 }
 
 
-def protect(app: Flask, listen_host: str) -> None:
-    """Put the checks and the headers on `app`, which listens on `listen_host` (a name or an address)."""
+def protect(app: Flask, hosts: Collection[str]) -> None:
+    """Put the checks and the headers on `app`, which listens on `hosts` (names or addresses)."""
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
 
     @app.before_request
     def check() -> None:
-        if not host_is_ours(_host_name(request.host), listen_host):
+        if not host_is_ours(_host_name(request.host), hosts):
             abort(421, f"this server is not {request.host!r}: open it by its address")
         websocket = request.headers.get("Upgrade", "").lower() == "websocket"
         if (websocket or request.method not in SAFE_METHODS) and not comes_from_ourselves(request):
@@ -48,18 +49,18 @@ def protect(app: Flask, listen_host: str) -> None:
         return response
 
 
-def host_is_ours(name: str, listen_host: str) -> bool:
-    """Whether a Host of this `name` (no port, no brackets) can be meant for a server listening on `listen_host`.
+def host_is_ours(name: str, hosts: Collection[str]) -> bool:
+    """Whether a Host of this `name` (no port, no brackets) can be meant for a server listening on `hosts`.
 
     Rebinding needs a name that an attacker controls, so where the server listens on all addresses any address will do.
     """
-    if name in LOOPBACK_NAMES or name == listen_host.lower():
+    if name in LOOPBACK_NAMES or name in {host.lower() for host in hosts}:
         return True
     try:
         ipaddress.ip_address(name)
-        return ipaddress.ip_address(listen_host).is_unspecified
     except ValueError:
         return False
+    return any(host in ("0.0.0.0", "::") for host in hosts)
 
 
 def comes_from_ourselves(request: Request) -> bool:

@@ -30,7 +30,8 @@ THREADS = 80  # requests and websockets at work at once; websockets are capped b
 CONNECTIONS = 400  # open sockets, idle ones included: well below the usual limit of 1024 descriptors
 IDLE_SECONDS = 10  # a connection that has not asked anything yet, or asks nothing more
 HEADER_SECONDS = 10  # for a whole request head, however the client drips it
-IO_SECONDS = 10  # for one read of a body or one write of an answer
+CHANGE_SECONDS = 30  # for a whole request that may have a body
+IO_SECONDS = 10  # for one read, or one write of a piece of an answer
 GRACE_SECONDS = 2  # for requests still running when the server ends
 
 
@@ -39,7 +40,8 @@ def listen(host: str, port: int) -> socket.socket:
     family, _, _, _, address = socket.getaddrinfo(
         host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
     )[0]
-    return socket.create_server(address[:2], family=family, backlog=128)
+    every = host == "::"  # of both families
+    return socket.create_server(address[:2], family=family, backlog=128, dualstack_ipv6=every)
 
 
 def serve(app: Flask, listener: socket.socket, closing: Callable[[], None]) -> None:
@@ -199,7 +201,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         return super().handle(conn)
 
     def handle_request(self, req: Any, conn: _Connection) -> Any:
-        conn.deadline = None
+        conn.deadline = None if req.method in ("GET", "HEAD") else time.monotonic() + CHANGE_SECONDS
         return super().handle_request(req, conn)
 
 

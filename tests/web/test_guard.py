@@ -29,7 +29,7 @@ SET = "/rest/ip/firewall/connection/tracking/set"
     ],
 )
 def test_the_hosts_that_are_ours(name, listen, ours):
-    assert host_is_ours(name, listen) is ours
+    assert host_is_ours(name, [listen]) is ours
 
 
 @pytest.mark.parametrize(

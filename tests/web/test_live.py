@@ -272,6 +272,9 @@ def test_another_host_name_gets_no_websocket(ctweb: Ctweb, host):
 def test_a_client_that_never_reads_frees_its_thread_and_slows_nobody(ctweb: Ctweb):
     """Two kinds: one whose small messages fit into the kernel's buffers for long, and one whose messages do not."""
     with ExitStack() as stack:
+        sender = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        for port in range(30_000, 30_500):
+            sender.sendto(b"", ("127.0.0.1", port))
         for limit in (0, 500):
             sock, answer = handshake()
             stack.enter_context(sock)
