@@ -71,6 +71,18 @@ export class Display {
     }
     this.message = message;
     this.#read = performance.now();
+    this.#placeEnded();
+  }
+
+  /** Each ended row where it stood, as far as the table still reaches there, and no two in one place. */
+  #placeEnded() {
+    const matched = this.message?.matched ?? 0;
+    let next = 0;
+    this.#ended.sort((a, b) => a.index - b.index);
+    this.#ended.forEach((ended, before) => {
+      ended.index = Math.min(Math.max(ended.index, next), matched + before);
+      next = ended.index + 1;
+    });
   }
 
   /** Whether all rows from `first` to `last` are here. @param {number} first @param {number} last */
@@ -108,7 +120,7 @@ export class Display {
       const known = this.#ended.some((ended) => ended.row[".id"] === row[".id"]);
       if (held.gone.has(row[".id"]) && !known) this.#ended.push({ index, row, until });
     }
-    this.#ended.sort((a, b) => a.index - b.index);
+    this.#placeEnded();
   }
 
   /** @param {number} index @returns {Shown | undefined} */
@@ -165,6 +177,5 @@ export class Display {
       }
     }
     this.#ended = [...this.#ended.filter((ended) => ended.until > now && !present.has(ended.row[".id"])), ...found];
-    this.#ended.sort((a, b) => a.index - b.index);
   }
 }

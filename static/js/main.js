@@ -138,11 +138,18 @@ empty.onClear = () => search.set("");
 empty.onRetry = () => live.connect();
 byId("retry").addEventListener("click", () => live.connect());
 
-chooser.onChange = (/** @type {string[]} */ names) => {
+/** @param {string[]} names */
+function chooseColumns(names) {
   view.columns = names;
   view.keepColumns();
   view.write("replace");
   useColumns();
+}
+chooser.onChange = chooseColumns;
+table.head.onMove = (/** @type {string} */ name, /** @type {string | undefined} */ before) => {
+  const rest = view.columns.filter((other) => other !== name);
+  const at = before === undefined ? rest.length : rest.indexOf(before);
+  chooseColumns(rest.toSpliced(at, 0, name));
 };
 byId("open-columns").addEventListener("click", () => chooser.show(view.columns));
 

@@ -1,9 +1,11 @@
-/** The headings: sorting by click, widths by dragging their edges. */
+/** The headings: sorting by click, order by dragging them, widths by dragging their edges. */
 
 /** @import { Column } from "./columns.js" */
 
 const LEAST_WIDTH = 44;
 const MOST_WIDTH = 900;
+/** A pointer that moves less than this was clicking. */
+const SLOP = 6;
 
 export class TableHead {
   element = document.createElement("div");
@@ -17,6 +19,8 @@ export class TableHead {
   onSort = () => {};
   /** @type {() => void} */
   onWidths = () => {};
+  /** A column shall stand before another, undefined: last. @type {(name: string, before: string | undefined) => void} */
+  onMove = () => {};
 
   constructor() {
     this.element.className = "head";
@@ -68,6 +72,9 @@ export class TableHead {
       button.setAttribute("aria-label", `${column.title}, ${column.arrow === "→" ? "original direction" : "reply direction"}`);
     }
     button.addEventListener("click", () => this.onSort(column.name));
+    button.addEventListener("pointerdown", (event) => {
+      if (event.pointerType === "mouse" && event.button === 0) this.#move(event, cell);
+    });
     const grip = document.createElement("span");
     grip.className = "grip";
     grip.addEventListener("pointerdown", (event) => this.#drag(event, column, cell));
@@ -78,6 +85,43 @@ export class TableHead {
     });
     cell.append(button, grip);
     return cell;
+  }
+
+  /** Carry a heading to another place. @param {PointerEvent} start @param {HTMLElement} cell */
+  #move(start, cell) {
+    const button = /** @type {HTMLElement} */ (start.currentTarget);
+    const headings = /** @type {HTMLElement[]} */ ([...this.element.querySelectorAll("[role=columnheader]")]);
+    const carrying = new AbortController();
+    const { signal } = carrying;
+    let moved = false;
+    /** @type {HTMLElement | undefined} */
+    let before;
+    button.setPointerCapture(start.pointerId);
+    /** @param {PointerEvent} event */
+    const follow = (event) => {
+      moved ||= Math.abs(event.clientX - start.clientX) > SLOP;
+      if (!moved) return;
+      before = headings.find((heading) => {
+        const box = heading.getBoundingClientRect();
+        return event.clientX < box.left + box.width / 2;
+      });
+      cell.classList.add("carried");
+      for (const heading of headings) heading.classList.toggle("before-here", heading === before);
+      headings.at(-1)?.classList.toggle("after-here", !before);
+    };
+    const drop = () => {
+      carrying.abort();
+      if (!moved) return;
+      cell.classList.remove("carried");
+      for (const heading of headings) heading.classList.remove("before-here", "after-here");
+      // A click that follows at once belongs to the drag.
+      const dropped = new AbortController();
+      button.addEventListener("click", (event) => event.stopImmediatePropagation(), { capture: true, signal: dropped.signal });
+      setTimeout(() => dropped.abort());
+      if (before !== cell) this.onMove(/** @type {string} */ (cell.dataset.column), before?.dataset.column);
+    };
+    button.addEventListener("pointermove", follow, { signal });
+    button.addEventListener("lostpointercapture", drop, { signal });
   }
 
   /** @param {PointerEvent} start @param {Column} column @param {HTMLElement} cell */

@@ -36,6 +36,7 @@ def playwright(machines: Machines) -> Iterator[Playwright]:
 def server(machines: Machines, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     made = Server(*machines, tmp_path_factory.mktemp("browser") / "state")
     made.start()
+    made.set(udp_timeout="1m")  # what a test has sent stays for as long as the test looks, on a busy machine too
     yield made
     made.stop()
 

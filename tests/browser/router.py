@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import json
 import socket
 import subprocess
@@ -14,6 +15,9 @@ from running import CTWEB
 
 PORT = 8291
 URL = f"http://127.0.0.1:{PORT}"
+
+
+_ports = itertools.count(6000)
 
 
 @dataclass(frozen=True)
@@ -86,8 +90,9 @@ class Server:
         status, answer = self.ask("POST", "/rest/ip/firewall/connection/tracking/set", body)
         assert status == 200, answer
 
-    def udp(self, port: int) -> Sender:
-        """A new connection from the client to a port of the server, with no packet sent yet."""
+    def udp(self, port: int | None = None) -> Sender:
+        """A new connection from the client to a port of the server, by default one that no test has used yet."""
+        port = port or next(_ports)
         made = self.client.socket(socket.AF_INET, socket.SOCK_DGRAM)
         made.bind((IPV4.client, 0))
         return Sender(made, port)

@@ -26,9 +26,9 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
     page.emulate_media(color_scheme=theme)
     page.set_viewport_size({"width": width, "height": 740})
     page.goto("/")
-    with server.udp(5201) as sender:
+    with server.udp() as sender:
         sender.send(b"1")
-        expect(to_port(page, 5201)).to_be_visible()
+        expect(to_port(page, sender.port)).to_be_visible()
         assert complaints(page) == []
         page.keyboard.press("j")
         page.keyboard.press("Enter")

@@ -76,7 +76,7 @@ def test_the_panel_follows_its_connection_to_the_end(server: Server, page: Page)
     page.locator("#table").focus()
     page.keyboard.press("Escape")
     expect(panel).to_be_hidden()
-    server.set(udp_timeout="10s")
+    server.set(udp_timeout="1m")
 
 
 def test_keys_walk_the_rows(server: Server, page: Page) -> None:
@@ -118,6 +118,19 @@ def test_columns_are_chosen_moved_and_kept(server: Server, page: Page) -> None:
     expect(headings.last).to_have_text("Mark")
     page.goto("/?columns=timeout")
     expect(headings).to_have_text(["Timeout"])
+
+
+def test_a_heading_is_dragged_to_another_place(server: Server, page: Page) -> None:
+    page.goto("/")
+    headings = page.get_by_role("columnheader")
+    page.get_by_role("columnheader", name="State").drag_to(headings.nth(0), target_position={"x": 3, "y": 10})
+    expect(headings.nth(0)).to_have_text("State")
+    expect(headings.nth(1)).to_have_text("Flags")
+    # It was carried, not clicked.
+    assert "sort=" not in page.url
+    assert "columns=tcp-state,flags," in page.url
+    page.get_by_role("columnheader", name="State").get_by_role("button").click()
+    expect(headings.nth(0)).to_have_attribute("aria-sort", "ascending")
 
 
 def test_the_width_of_a_column_is_dragged_and_kept(server: Server, page: Page) -> None:

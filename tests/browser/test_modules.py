@@ -157,6 +157,31 @@ def test_what_ended_stays_in_its_place_for_a_while(blank: Page) -> None:
     assert shown == [["*1SC", "*2-CD", "*3SC"], ["*4SC", "*2-CD", "*1SC", "*3SC"]]
 
 
+def test_rows_that_end_together_at_the_end_of_the_table_all_stay(blank: Page) -> None:
+    shown = run(
+        blank, "display",
+        f"""const clock = performance.now;
+        let now = 0;
+        performance.now = () => now;
+        const display = new m.Display(); {SHOWN}
+        const all = a.map(([time, one]) => {{ now = time; display.accept(one); return shown(); }});
+        performance.now = clock;
+        return all;""",
+        [0, message(row(1), row(2, "D"), row(3), row(4, "D"))],
+        [1000, message(row(1), row(3, "D"))],
+        [4900, message(row(1))],
+        [5100, message(row(1))],
+        [9000, message(row(1))],
+    )  # fmt: skip
+    assert shown == [
+        ["*1SC", "*2D", "*3SC", "*4D"],
+        ["*1SC", "*2-D", "*3D", "*4-D"],
+        ["*1SC", "*2-D", "*3-D", "*4-D"],
+        ["*1SC", "*3-D"],
+        ["*1SC"],
+    ]
+
+
 def test_another_filter_forgets_what_ended(blank: Page) -> None:
     shown = run(
         blank, "display",
