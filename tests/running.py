@@ -21,13 +21,24 @@ PORT = 8291
 ADDRESS = f"127.0.0.1:{PORT}"
 CTWEB = Path(sys.executable).with_name("ctweb")
 
+PREFIX = "web-"
+
 _numbers = itertools.count()
+
+
+def remove_stale() -> None:
+    """Remove the namespaces of test runs that were killed."""
+    for name in netns.listnetns():
+        pid = name.removeprefix(PREFIX).split("-")[0]
+        if name.startswith(PREFIX) and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+            netns.remove(name)
 
 
 @contextmanager
 def new_namespace() -> Iterator[str]:
     """A network namespace with its loopback up. The caller is in it while it lasts, and so is all that it starts."""
-    name = f"web-{os.getpid()}-{next(_numbers)}"
+    remove_stale()
+    name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
     netns.create(name)
     netns.pushns(name)
     try:
