@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from ctweb.rules import Rule, RuleError, parse_rules
 from ctweb.settings import SettingError, Tracking, parse_changes
 
 if sys.version_info >= (3, 11):
@@ -84,6 +85,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Annotated[int, Meta(ge=1, le=1 << 24)] | None,
         Meta(description="a whole number from 1 to 16777216; without it, as many as suit the machine's RAM"),
     ] = None
+    rule: Annotated[
+        tuple[Rule, ...], Meta(description="tables, each under a line [[rule]]")
+    ] = ()
     tracking: Annotated[
         Tracking, Meta(description="a table of tracking settings such as udp-timeout = \"10s\"")
     ] = Tracking()
@@ -134,6 +138,11 @@ def _value(file: str, key: str, value: object) -> Any:
     kind, takes = get_args(_TYPES[_KEYS[key]])
     if kind is Tracking and isinstance(value, dict):
         return _tracking(file, value)
+    if key == "rule":
+        try:
+            return parse_rules(value)
+        except RuleError as error:
+            raise ConfigError(f"{file}: {error}") from None
     try:
         if kind is Listen:
             return Listen.parse(msgspec.convert(value, str))

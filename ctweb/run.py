@@ -20,6 +20,7 @@ from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespac
 from ctweb.datapath.build import BuildError, BuildOptions, compile_datapath
 from ctweb.datapath.follow import Interfaces
 from ctweb.datapath.interfaces import NoSuchInterfaceError
+from ctweb.datapath.marking import Marking
 from ctweb.instance import InstanceError
 from ctweb.state import StateError
 from ctweb.tracker import Tracker
@@ -66,8 +67,15 @@ def _run(config: Config, stack: ExitStack, *, keep: bool) -> None:
     datapath = compile_datapath(BuildOptions(config.max_entries or default_max_entries(machine_memory())))
     stack.callback(datapath.close)
     tracker = Tracker(datapath, config.tracking, config.state_dir)
+    marking = Marking(datapath.set_rules, datapath.rule_dtype, tracker.marks.number)
+    marking.set(config.rule)
     interfaces = Interfaces(
-        datapath.programs, datapath.interfaces, hook=config.hook, names=config.interfaces, keep=keep
+        datapath.programs,
+        datapath.interfaces,
+        hook=config.hook,
+        names=config.interfaces,
+        keep=keep,
+        noticed=marking.interfaces_are,
     )
     interfaces.start()
     stack.callback(interfaces.stop)

@@ -19,4 +19,5 @@
 #include "conn.h"
 #include "track.h"
 #include "reap.h"
+#include "rules.h"
 #include "hooks.h"

@@ -14,6 +14,7 @@ enum { PARSE_TRIES = 2 };
 #endif
 
 enum hook { INGRESS, EGRESS };
+enum { LOOPBACK = 1 };		/* its index in every network namespace */
 
 static __always_inline u64 clock_now(struct __sk_buff *skb)
 {
@@ -24,9 +25,12 @@ static __always_inline u64 clock_now(struct __sk_buff *skb)
 #endif
 }
 
-static __always_inline void see(const struct frame *frame, const struct packet *packet, int error, u64 now, enum hook hook,
+/* Counts the packet. True: it has started a connection, or tried to. */
+static __always_inline bool see(const struct frame *frame, const struct packet *packet, int error, u64 now, enum hook hook,
 				struct per_cpu *cpu)
 {
+	u64 last_id = cpu->last_id;
+
 	/* Plain adds: only packet programs on this CPU write these two, and those do not interrupt one another. */
 	cpu->counter[COUNT_OFFERED_PACKETS] += packet->packets;
 	cpu->counter[COUNT_OFFERED_BYTES] += packet->bytes;
@@ -34,6 +38,7 @@ static __always_inline void see(const struct frame *frame, const struct packet *
 		count_untracked(cpu, error, packet);
 	else
 		track(packet, now, hook == EGRESS ? STATUS_CONFIRMED : 0, cpu, frame->ifindex);
+	return cpu->last_id != last_id;
 }
 
 static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 ethertype)
@@ -84,7 +89,8 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 		frame.gso_segs = skb->gso_segs;
 		count_segments(&frame, packet);
 	}
-	see(&frame, packet, error, clock_now(skb), hook, cpu);
+	if (unlikely(see(&frame, packet, error, clock_now(skb), hook, cpu)))
+		tc_rules.call(skb, 0);	/* comes back only if there are no rules */
 	return PASS_ON;
 }
 
@@ -129,12 +135,30 @@ int xdp_ingress(struct xdp_md *xdp)
 	frame.length = frame.end - frame.data;
 	int error = parse(&frame, 0, packet);
 
-	if (error != NOT_IP)
-		see(&frame, packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, cpu);
+	if (error != NOT_IP && unlikely(see(&frame, packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, cpu)))
+		xdp_rules.call(xdp, 0);
+	return XDP_PASS;
+}
+
+int xdp_mark(struct xdp_md *xdp)
+{
+	mark_new(xdp->ingress_ifindex);
 	return XDP_PASS;
 }
 #endif
 #endif
+
+/* Called by the programs above, see rules.h. */
+int tc_mark(struct __sk_buff *skb)
+{
+	u32 ifindex = skb->ingress_ifindex;
+
+	/* What leaves by loopback comes in there. */
+	if (!ifindex && skb->ifindex == LOOPBACK)
+		ifindex = LOOPBACK;
+	mark_new(ifindex);
+	return PASS_ON;
+}
 
 /* Tells user space the datapath's time (ctweb/datapath/clock.py): it leaves it in the first bytes of the packet data. */
 int read_clock(struct __sk_buff *skb)

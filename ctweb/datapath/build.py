@@ -9,7 +9,7 @@ import re
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 _ENUM = re.compile(r"\benum\b\s*(?:(\w+)\s*)?\{([^}]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _PROGRAMS = ("tc_ingress", "tc_egress", "tc_ingress_l3", "tc_egress_l3", "xdp_ingress", "reap", "read_clock")
+# Programs that the hooks call once rules are in force, with the map they are called through.
+_RULE_PROGRAMS = {"tc_mark": b"tc_rules", "xdp_mark": b"xdp_rules"}
 _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys", "u4")])
 
 
@@ -101,12 +103,15 @@ class Datapath:
         self.programs: Mapping[str, int] = programs
         self.enums = read_enums(text)
         self._module = module
+        self._rule_programs: dict[str, int] = {}
         self.connections = module.get_table(b"connections")
         self.settings = module.get_table(b"settings")
         self.interfaces = module.get_table(b"interfaces")
         self.counters = module.get_table(b"per_cpu")
         self.key_dtype = np.dtype(self.connections.Key)
         self.leaf_dtype = np.dtype(self.connections.Leaf)
+        self._rules = module.get_table(b"rules")
+        self.rule_dtype: np.dtype[np.void] = np.dtype(self._rules.Leaf)["rule"].base
         self._reaper = TestRunner(programs["reap"])
         self.ended: int | None = module.get_table(b"ended").map_fd if options.replay else None
         self.clock = Clock.measure(programs["read_clock"])
@@ -138,6 +143,42 @@ class Datapath:
         settings.tcp_loose = tracking.loose_tcp_tracking
         settings.tcp_liberal = tracking.liberal_tcp_tracking
         self.settings[self.settings.Key(0)] = settings
+
+    def set_rules(self, packed: np.ndarray[Any, np.dtype[np.void]]) -> None:
+        """Put these rules (rule_dtype, at most RULES_MAX) into force, from the next connection on.
+
+        The programs that ask them are loaded with the first rules. Not for several threads at once.
+        Raises BuildError if the kernel does not take the programs, OSError.
+        """
+        if len(packed) and not self._rule_programs:
+            self._load_rule_programs()
+        in_force = self._module.get_table(b"rules_in_force")
+        spare = 1 - in_force[in_force.Key(0)].value
+        leaf = np.zeros((), np.dtype(self._rules.Leaf))
+        leaf["count"] = len(packed)
+        leaf["rule"][: len(packed)] = packed
+        self._rules[self._rules.Key(spare)] = self._rules.Leaf.from_buffer_copy(leaf.tobytes())
+        in_force[in_force.Key(0)] = in_force.Leaf(spare)
+        for name, descriptor in self._rule_programs.items():
+            calls = self._module.get_table(_RULE_PROGRAMS[name])
+            if len(packed):
+                calls[calls.Key(0)] = descriptor
+            else:
+                with suppress(KeyError):
+                    del calls[calls.Key(0)]  # as if there never had been any
+
+    def _load_rule_programs(self) -> None:
+        from bcc import BPF  # noqa: PLC0415
+
+        with _captured_stderr() as said:
+            for name in _RULE_PROGRAMS:
+                if name.startswith("xdp") and "xdp_ingress" not in self.programs:
+                    continue
+                kind = BPF.XDP if name.startswith("xdp") else BPF.SCHED_CLS
+                try:
+                    self._rule_programs[name] = self._module.load_func(name.encode(), kind).fd
+                except Exception as error:
+                    raise BuildError(f"the kernel does not take {name}: {_last_words(said(), str(error))}") from error
 
     def read_counters(self) -> dict[str, int]:
         """The kernel's totals over all CPUs, by their names in `enum counter`. Raises OSError."""
@@ -183,7 +224,7 @@ class Datapath:
 
     def close(self) -> None:
         """Let go of programs and maps; what is attached or pinned stays."""
-        for descriptor in self.programs.values():
+        for descriptor in (*self.programs.values(), *self._rule_programs.values()):
             os.close(descriptor)
         self._module.funcs.clear()
         self._module.cleanup()

@@ -9,7 +9,7 @@ import os
 import select
 import socket
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -27,7 +27,7 @@ from ctweb.datapath.attach import (
     detach_leftovers,
     namespace_pins,
 )
-from ctweb.datapath.interfaces import Plan, check_names, plan, read
+from ctweb.datapath.interfaces import Interface, Plan, check_names, plan, read
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,8 @@ class Interfaces:
     names: only these interfaces; empty: all that carry IP, at the lowest level.
     keep: leave the programs attached at `stop`. Needs a bpffs mounted at `bpffs`; mounting it is the caller's decision.
     tcx: False goes the way of kernels without tcx links.
+    noticed: told of all interfaces there are, at each look.
+    attached: False starts without programs; see `set_attached`.
     """
 
     def __init__(
@@ -68,6 +70,8 @@ class Interfaces:
         keep: bool = False,
         tcx: bool = True,
         bpffs: Path = BPFFS,
+        noticed: Callable[[Mapping[int, Interface]], None] | None = None,
+        attached: bool = True,
     ) -> None:
         self._programs = programs
         self._map = seen_map
@@ -76,6 +80,8 @@ class Interfaces:
         self._keep = keep
         self._tcx = tcx
         self._pins = namespace_pins(bpffs)
+        self._noticed = noticed
+        self._wanted = attached
         self._lock = threading.Lock()  # held while any of the following changes
         self._attached: dict[int, Attachment] = {}
         self._seen: set[int] = set()  # what stands in the kernel's map
@@ -125,6 +131,16 @@ class Interfaces:
                         name = attachment.interface.name
                         raise AttachError(f"interface {name!r}: program not replaced: {error.args[-1]}") from error
 
+    def set_attached(self, attached: bool) -> None:
+        """Put the programs on all interfaces, or take them off; done when this returns. Not before `start`.
+
+        Raises OSError or NetlinkError if that could not be done at all; an interface in trouble is logged and tried
+        again.
+        """
+        with self._lock, IPRoute() as netlink:
+            self._wanted = attached
+            self._look(netlink, strict=False)
+
     def stop(self) -> None:
         """End the thread and take all programs off, or leave them if they are to be kept. May be called twice."""
         if self._bell is None:
@@ -134,7 +150,7 @@ class Interfaces:
             self._thread.join()
         with self._lock, IPRoute() as netlink:
             for index in list(self._attached):
-                self._let_go(index, netlink)
+                self._let_go(index, netlink, keep=self._keep)
             if not self._keep:
                 self._set_seen(set())
             self._reports = ()
@@ -162,11 +178,17 @@ class Interfaces:
 
         strict: trouble with a named interface raises AttachError.
         """
-        plans = plan(read(netlink), self._names)
+        interfaces = read(netlink)
+        if self._noticed:
+            self._noticed(interfaces)
+        if not self._wanted:
+            self._take_all_off(netlink)
+            return
+        plans = plan(interfaces, self._names)
         for index, attachment in list(self._attached.items()):
             wanted = plans.get(index)
             if wanted is None or wanted.shape is not attachment.shape or not attachment.alive(netlink):
-                self._let_go(index, netlink)
+                self._let_go(index, netlink, keep=self._keep)
             else:
                 attachment.interface = wanted.interface  # it may have a new name
         seen = {index for index, each in plans.items() if each.seen}
@@ -208,9 +230,15 @@ class Interfaces:
         log.info("interface %s: %s", interface.name, how)
         return attachment
 
-    def _let_go(self, index: int, netlink: IPRoute) -> None:
+    def _take_all_off(self, netlink: IPRoute) -> None:
+        for index in list(self._attached):
+            self._let_go(index, netlink, keep=False)
+        self._set_seen(set())
+        self._reports = ()
+
+    def _let_go(self, index: int, netlink: IPRoute, *, keep: bool) -> None:
         attachment = self._attached.pop(index)
-        attachment.detach(Means(netlink, self._pins, keep=self._keep))
+        attachment.detach(Means(netlink, self._pins, keep=keep))
         log.info("interface %s: let go", attachment.interface.name)
 
     def _set_seen(self, seen: set[int]) -> None:

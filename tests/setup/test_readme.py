@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import click
 import msgspec
 
 from ctweb.cli import main
 from ctweb.config import Config
+from ctweb.rules import Rule
 from ctweb.settings import SETTINGS
 
 ROOT = Path(__file__).parents[2]
@@ -67,6 +69,15 @@ def test_every_configuration_key():
 def test_every_setting_with_its_default_and_meaning():
     told = [row for row in table_rows(section("Configuration")) if row[0].strip("`") in SETTINGS]
     assert told == [[f"`{s.name}`", f"`{s.default}`", s.doc] for s in SETTINGS.values()]
+
+
+def test_every_key_of_a_rule():
+    told = [row for row in table_rows(section("Rules")) if row[0].startswith("`")]
+    keys = get_type_hints(Rule, include_extras=True)
+    assert told == [
+        [f"`{field.encode_name}`", get_args(keys[field.name])[1].description]
+        for field in msgspec.structs.fields(Rule)
+    ]
 
 
 def test_every_place_in_the_house():
