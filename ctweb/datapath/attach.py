@@ -172,8 +172,10 @@ def detach_leftovers(netlink: IPRoute, pins: Path, *, sparing: Mapping[int, Atta
         if pin in ours or not _remove(pin, unless_attached=pin.parent != pins):
             continue
         removed.append(f"link {pin}")
-        if not any(pin.parent.iterdir()):
+        if pin.parent != pins and not any(pin.parent.iterdir()):
             pin.parent.rmdir()
+    if pins.is_dir() and not any(pins.iterdir()):
+        pins.rmdir()
     for index in sorted(clsact.interfaces(netlink)):
         if not (index in sparing and sparing[index].filters) and clsact.detach(netlink, index):
             removed.append(f"clsact filters on the interface with index {index}")

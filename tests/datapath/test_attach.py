@@ -272,7 +272,7 @@ def test_kept_programs_stay_and_a_later_run_takes_their_links_over(here, far, fo
 
     again = follow(hook="xdp", bpffs=bpffs)
     assert hooks(here) == kept
-    assert list(namespace_pins(bpffs).glob("*")) == []
+    assert not namespace_pins(bpffs).exists()
     again.stop()
     assert hooks(here) == {}
 
@@ -287,6 +287,7 @@ def test_detach_removes_what_kept_runs_left(here, far, follow, bpffs, tcx):
         assert removed
         assert hooks(here) == {}
         assert detach_leftovers(netlink, namespace_pins(bpffs), sparing={}) == []
+    assert not namespace_pins(bpffs).exists()
 
 
 def test_keeping_without_a_bpf_filesystem_is_refused_in_words(here, follow, tmp_path):
