@@ -7,7 +7,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from lab.network import Namespace, client_router_server, network
+from lab.network import Namespace, client_router_server, network, wait_for
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from browser import office
@@ -60,7 +60,9 @@ def main() -> None:
         ctweb = Server(client, router, server, Path(state) / "state")
         ctweb.start()
         work(server, "internet")
+        wait_for("the internet listens", lambda: all(server.listening(port) for port in office.PORTS))
         work(client, "desks")
+        wait_for("the office is at work", lambda: ctweb.ask("GET", "/healthz")[1]["connections"] >= office.CALLS)
         with router.entered(), sync_playwright() as playwright:
             browser = launch(playwright)
             browser.new_page().wait_for_timeout(15_000)
