@@ -124,4 +124,22 @@ static __always_inline int insert(const struct packet *packet, const struct star
 	return connections.insert((struct tuple *)&packet->tuple, conn);
 }
 
+/* Counts a packet, or several, on a live connection that was seen to expire at `expires`, and stamps it anew. */
+static __always_inline void add(struct conn *conn, u64 direction, u64 packets, u64 bytes, u64 expires, u64 until,
+				struct per_cpu *cpu)
+{
+	u64 before;
+
+	__sync_fetch_and_add(&conn->packets[direction & 1], packets);
+	/* Its value is asked for, though nobody needs it: then this orders what comes before and after on every machine. */
+	before = __sync_fetch_and_add(&conn->bytes[direction & 1], bytes);
+	asm volatile("" : : "r"(before));
+	/* Fails if somebody stamped it in the meantime, which is as good, or claimed it. */
+	if (until != expires)
+		__sync_val_compare_and_swap(&conn->expires, expires, until);
+	/* Ended while we counted: whoever ended it may have taken the counters before our adds. */
+	if (unlikely(READ_ONCE(conn->expires) <= EXPIRES_ENDED))
+		move_counters(conn, cpu);
+}
+
 #endif

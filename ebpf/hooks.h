@@ -41,6 +41,37 @@ static __always_inline bool see(const struct frame *frame, const struct packet *
 	return cpu->last_id != last_id;
 }
 
+/* Did the packet come in through a tracked interface, where it was counted? */
+static __always_inline bool came_in(struct __sk_buff *skb)
+{
+	u32 ifindex = skb->ingress_ifindex;
+
+	return ifindex && interfaces.lookup(&ifindex);
+}
+
+/* The compiler reads the context's pointers to the frame anew: what the verifier knows of how far one of them was checked would
+ * make it walk the long way once for each point where the short one may leave off. */
+static __always_inline void start_over(void)
+{
+	asm volatile("" : : : "memory");
+}
+
+static __always_inline void look_at(struct __sk_buff *skb, struct frame *frame, struct per_cpu *cpu)
+{
+	*frame = (struct frame){
+		.data = (void *)(long)skb->data,
+		.end = (void *)(long)skb->data_end,
+#ifdef REPLAY
+		.length = skb->mark ? skb->mark : skb->len,	/* wire_len holds no more than 64 KB */
+#else
+		.length = skb->len,
+#endif
+		.scratch = &cpu->scratch,
+		.options = &cpu->options,
+	};
+}
+
+/* `ethertype`: of a device without a link header; 0: it has one. */
 static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 ethertype)
 {
 	u32 zero = 0;
@@ -48,25 +79,30 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	if (!cpu)
 		return PASS_ON;
 	struct packet *packet = &cpu->packet;
+	bool counted = hook == EGRESS && came_in(skb);
+	u64 now = clock_now(skb), bits = hook == EGRESS ? STATUS_CONFIRMED : 0;
+	struct layers layers;
 	struct frame frame;
 	int error = 0;
 
+	look_at(skb, &frame, cpu);
+	if (quick_parse(&frame, ethertype ? 0 : sizeof(struct ethernet_header), ethertype, &cpu->quick)) {
+		struct conn *conn = connections.lookup(&cpu->quick.tuple);
+
+		if (conn && counted && READ_ONCE(conn->status) & STATUS_CONFIRMED)
+			return PASS_ON;
+		frame.gso_size = skb->gso_size;
+		if (frame.gso_size)
+			frame.gso_segs = skb->gso_segs;
+		if (conn && !counted && quick(conn, &frame, &cpu->quick, now, bits, cpu))
+			return PASS_ON;
+	}
+
+	start_over();
 	for (int tries = 0; tries < PARSE_TRIES; tries++) {
-		*packet = (struct packet){ .packets = 1 };
-		frame = (struct frame){
-			.data = (void *)(long)skb->data,
-			.end = (void *)(long)skb->data_end,
-#ifdef REPLAY
-			.length = skb->mark ? skb->mark : skb->len,	/* wire_len holds no more than 64 KB */
-#else
-			.length = skb->len,
-#endif
-			.ifindex = skb->ifindex,
-			.scratch = &cpu->scratch,
-			.options = &cpu->options,
-		};
-		error = parse(&frame, ethertype, packet);
-		if (likely(!error) || error == NOT_IP)
+		look_at(skb, &frame, cpu);
+		error = parse(&frame, ethertype, &layers, packet);
+		if (!error || error == NOT_IP)
 			break;
 		/* Headers outside of the linear part: fetch them there, once. */
 		if (frame.data + skb->len <= frame.end || frame.data + PULL <= frame.end ||
@@ -75,21 +111,18 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	}
 	if (error == NOT_IP)
 		return PASS_ON;
-	if (hook == EGRESS && skb->ingress_ifindex) {
-		u32 ifindex = skb->ingress_ifindex;
-
-		if (interfaces.lookup(&ifindex)) {
-			if (!error)
-				confirm(packet);
-			return PASS_ON;
-		}
+	if (counted) {
+		if (!error)
+			confirm(packet);
+		return PASS_ON;
 	}
+	frame.ifindex = skb->ifindex;
 	frame.gso_size = skb->gso_size;
-	if (unlikely(frame.gso_size)) {
+	if (frame.gso_size) {
 		frame.gso_segs = skb->gso_segs;
-		count_segments(&frame, packet);
+		count_segments(&frame, &layers, packet);
 	}
-	if (unlikely(see(&frame, packet, error, clock_now(skb), hook, cpu)))
+	if (unlikely(see(&frame, packet, error, now, hook, cpu)))
 		tc_rules.call(skb, 0);	/* comes back only if there are no rules */
 	return PASS_ON;
 }
@@ -117,26 +150,43 @@ int tc_egress_l3(struct __sk_buff *skb)
 }
 
 #ifndef REPLAY
+static __always_inline void look_at_xdp(struct xdp_md *xdp, struct frame *frame, struct per_cpu *cpu)
+{
+	*frame = (struct frame){
+		.data = (void *)(long)xdp->data,
+		.end = (void *)(long)xdp->data_end,
+		.scratch = &cpu->scratch,
+		.options = &cpu->options,
+	};
+	frame->length = frame->end - frame->data;
+}
+
 int xdp_ingress(struct xdp_md *xdp)
 {
 	u32 zero = 0;
 	struct per_cpu *cpu = per_cpu.lookup(&zero);
 	if (!cpu)
 		return XDP_PASS;
-	struct packet *packet = &cpu->packet;
-	struct frame frame = {
-		.data = (void *)(long)xdp->data,
-		.end = (void *)(long)xdp->data_end,
-		.ifindex = xdp->ingress_ifindex,
-		.scratch = &cpu->scratch,
-		.options = &cpu->options,
-	};
-	*packet = (struct packet){ .packets = 1 };
-	frame.length = frame.end - frame.data;
-	int error = parse(&frame, 0, packet);
+	u64 now = bpf_jiffies64() * TICK_NSEC;
+	struct layers layers;
+	struct frame frame;
+	int error;
 
-	if (error != NOT_IP && unlikely(see(&frame, packet, error, bpf_jiffies64() * TICK_NSEC, INGRESS, cpu)))
-		xdp_rules.call(xdp, 0);
+	look_at_xdp(xdp, &frame, cpu);
+	if (quick_parse(&frame, sizeof(struct ethernet_header), 0, &cpu->quick)) {
+		struct conn *conn = connections.lookup(&cpu->quick.tuple);
+
+		if (conn && quick(conn, &frame, &cpu->quick, now, 0, cpu))
+			return XDP_PASS;
+	}
+	start_over();
+	look_at_xdp(xdp, &frame, cpu);
+	error = parse(&frame, 0, &layers, &cpu->packet);
+	if (error != NOT_IP) {
+		frame.ifindex = xdp->ingress_ifindex;
+		if (unlikely(see(&frame, &cpu->packet, error, now, INGRESS, cpu)))
+			xdp_rules.call(xdp, 0);
+	}
 	return XDP_PASS;
 }
 

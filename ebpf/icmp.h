@@ -4,48 +4,38 @@
 #ifndef CTWEB_ICMP_H
 #define CTWEB_ICMP_H
 
-static __always_inline int icmp_tuple(struct packet *packet, const struct icmp_header *icmp, u32 asks, u32 answers)
+/* `asks`: the type of the question, if this is the answer. */
+static __always_inline int icmp_tuple(struct packet *packet, const struct layers *layers, const struct icmp_header *icmp, u32 asks)
 {
-	struct tuple *tuple = &packet->tuple;
+	u32 type_code = *(__be16 *)&icmp->type;
 
-	tuple->lo_port = icmp->id;
-	if (!answers) {
-		tuple->hi_port = *(__be16 *)&icmp->type;
-		packet->start = 1;
-		return 0;
-	}
-	tuple->hi_port = hton16(asks << 8) | (*(__be16 *)&icmp->type & hton16(0xff));
-	packet->from_hi = 1;
-#pragma unroll
-	for (int i = 0; i < 4; i++) {
-		u32 address = tuple->lo_addr[i];
-
-		tuple->lo_addr[i] = tuple->hi_addr[i];
-		tuple->hi_addr[i] = address;
-	}
+	if (asks)
+		type_code = hton16(asks << 8) | (type_code & hton16(0xff));
+	packet->start = !asks;
+	write_tuple(packet, layers, !!asks, icmp->id, type_code);
 	return 0;
 }
 
-static __always_inline int parse_icmp(struct cursor *cursor, struct packet *packet)
+static __always_inline int parse_icmp(struct cursor *cursor, const struct layers *layers, struct packet *packet)
 {
 	struct icmp_header *icmp = cursor->pos;
 
-	if (packet->l4_length < sizeof(*icmp) || !take(cursor, sizeof(*icmp)))
+	if (layers->payload < sizeof(*icmp) || !take(cursor, sizeof(*icmp)))
 		return COUNT_CUT_TRANSPORT;
 	switch (icmp->type) {
 	case 8:		/* echo */
 	case 13:	/* timestamp */
 	case 15:	/* information */
 	case 17:	/* address mask */
-		return icmp_tuple(packet, icmp, 0, 0);
+		return icmp_tuple(packet, layers, icmp, 0);
 	case 0:
-		return icmp_tuple(packet, icmp, 8, 1);
+		return icmp_tuple(packet, layers, icmp, 8);
 	case 14:
-		return icmp_tuple(packet, icmp, 13, 1);
+		return icmp_tuple(packet, layers, icmp, 13);
 	case 16:
-		return icmp_tuple(packet, icmp, 15, 1);
+		return icmp_tuple(packet, layers, icmp, 15);
 	case 18:
-		return icmp_tuple(packet, icmp, 17, 1);
+		return icmp_tuple(packet, layers, icmp, 17);
 	case 3:		/* destination unreachable */
 	case 4:		/* source quench */
 	case 5:		/* redirect */
@@ -56,20 +46,20 @@ static __always_inline int parse_icmp(struct cursor *cursor, struct packet *pack
 	return COUNT_INVALID_ICMP;
 }
 
-static __always_inline int parse_icmpv6(struct cursor *cursor, struct packet *packet)
+static __always_inline int parse_icmpv6(struct cursor *cursor, const struct layers *layers, struct packet *packet)
 {
 	struct icmp_header *icmp = cursor->pos;
 
-	if (packet->l4_length < sizeof(*icmp) || !take(cursor, sizeof(*icmp)))
+	if (layers->payload < sizeof(*icmp) || !take(cursor, sizeof(*icmp)))
 		return COUNT_CUT_TRANSPORT;
 	switch (icmp->type) {
 	case 128:	/* echo */
 	case 139:	/* node information */
-		return icmp_tuple(packet, icmp, 0, 0);
+		return icmp_tuple(packet, layers, icmp, 0);
 	case 129:
-		return icmp_tuple(packet, icmp, 128, 1);
+		return icmp_tuple(packet, layers, icmp, 128);
 	case 140:
-		return icmp_tuple(packet, icmp, 139, 1);
+		return icmp_tuple(packet, layers, icmp, 139);
 	case 130:	/* MLD query, report, done */
 	case 131:
 	case 132:

@@ -15,7 +15,9 @@ struct per_cpu {
 	/* Working space for one packet; two packet programs on a CPU do not interrupt one another. */
 	u64 scratch;
 	struct packet packet;
+	struct quick quick;
 	struct tcp_options options;
+	struct start start;
 	struct conn fresh;	/* where a new entry is put together */
 };
 

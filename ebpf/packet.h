@@ -11,6 +11,14 @@ enum { NOT_IP = -1 };
 enum { IP_LENGTH_MAX = 65535 };	/* a larger GSO packet has 0 in its header */
 enum { HEADERS_MAX = 1024 };	/* bytes of a frame up to the transport header */
 
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+#define TUPLE_IPV4(address) (address)
+#define TUPLE_REST(lo_port, hi_port, protocol, family) ((lo_port) | (hi_port) << 16 | (protocol) << 32 | (family) << 40)
+#else
+#define TUPLE_IPV4(address) ((address) << 32)
+#define TUPLE_REST(lo_port, hi_port, protocol, family) ((lo_port) << 48 | (hi_port) << 32 | (protocol) << 24 | (family) << 16)
+#endif
+
 struct cursor {
 	void *pos;
 	void *end;
@@ -30,6 +38,19 @@ struct frame {
 	struct tcp_options *options;
 };
 
+/* What the headers say, while they are parsed. Addresses and ports as on the wire. */
+struct layers {
+	u64 family;
+	u64 protocol;
+	u64 headers;		/* length of the IP header and all that stands before the transport header */
+	u64 transport;		/* length of the transport header; 0: not known */
+	u64 payload;		/* what follows the IP headers, by the IP length: transport header and its payload */
+	u64 source;		/* IPv4; IPv6 addresses are in the packet's tuple already, the source as `lo` */
+	u64 destination;
+	u64 source_port;
+	u64 destination_port;
+};
+
 /* What tracking needs to know of one packet. */
 struct packet {
 	struct tuple tuple;
@@ -37,19 +58,30 @@ struct packet {
 	u64 packets;		/* more than one: GSO */
 	u64 from_hi;		/* 1: the sender is the tuple's `hi` */
 	u64 start;		/* ICMP: may start a connection */
-	u64 l4_length;		/* transport header and payload, by the IP length */
-	u64 headers;		/* IP header with all that stands before the transport header */
-	u64 l4_header;		/* transport header's length; 0: not known */
 	u64 fragment;		/* 1: first fragment of a larger packet */
 	/* TCP, in the host's order */
 	u32 seq;
 	u32 ack;
-	u64 window;		/* not scaled */
-	u64 tcp_flags;
 	u32 end;		/* sequence number after it, SYN and FIN counted */
 	u32 sack;		/* highest end of a SACK block, or ack */
+	u64 window;		/* not scaled */
+	u64 tcp_flags;
 	u64 scale;		/* window scale option, at most 14 */
-	u64 options;		/* SIDE_SCALE, SIDE_SACK (tcp_window.h): what its options offer */
+	u64 options;		/* SIDE_SCALE, SIDE_SACK (tcp_options.h): what its options offer */
+	u64 has_options;
+};
+
+/* A plain packet's numbers, in the host's order, and its tuple (quick.h). */
+struct quick {
+	struct tuple tuple;
+	u64 bytes;
+	u64 headers;		/* IP and transport header */
+	u64 from_hi;
+	u64 protocol;
+	u64 seq;
+	u64 ack;
+	u64 end;
+	u64 window;
 };
 
 /* The options of a TCP header, while they are read. In per-CPU memory too. */
@@ -90,6 +122,38 @@ static __always_inline void *take(struct cursor *cursor, u64 size)
 		return 0;
 	cursor->pos = header + size;
 	return header;
+}
+
+static __always_inline u64 two_words(const __be32 *words)
+{
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return words[0] | (u64)words[1] << 32;
+#else
+	return (u64)words[0] << 32 | words[1];
+#endif
+}
+
+/* The tuple is written in whole words: the hash reads it right after, and words that are put together from smaller writes would
+ * have to wait for the cache. */
+static __always_inline void write_tuple(struct packet *packet, const struct layers *layers, u64 from_hi, u64 lo_port, u64 hi_port)
+{
+	u64 *word = (u64 *)&packet->tuple;
+
+	if (likely(layers->family == 4)) {
+		word[0] = TUPLE_IPV4(from_hi ? layers->destination : layers->source);
+		word[1] = 0;
+		word[2] = TUPLE_IPV4(from_hi ? layers->source : layers->destination);
+		word[3] = 0;
+	} else if (from_hi) {
+		u64 first = word[0], second = word[1];
+
+		word[0] = word[2];
+		word[1] = word[3];
+		word[2] = first;
+		word[3] = second;
+	}
+	word[4] = TUPLE_REST(lo_port, hi_port, layers->protocol, layers->family);
+	packet->from_hi = from_hi;
 }
 
 #endif

@@ -7,7 +7,7 @@
 enum { VLAN_TAGS = 3, IPV6_EXTENSIONS = 8 };	/* more than these: not followed */
 
 /* What may stand between the Ethernet header and IP: VLAN tags, a PPPoE session. */
-static __always_inline int parse_tags(struct cursor *cursor, const struct frame *frame, u32 *ethertype)
+static __always_inline int parse_tags(struct cursor *cursor, u32 *ethertype)
 {
 	u32 type = *ethertype;
 
@@ -33,11 +33,11 @@ static __always_inline int parse_tags(struct cursor *cursor, const struct frame 
 			return NOT_IP;
 	}
 	*ethertype = type;
-	return forget_way(cursor, frame) ? 0 : COUNT_CUT_LINK;
+	return 0;
 }
 
 /* The link header. Gives the ethertype of what follows. */
-static __always_inline int parse_link(struct cursor *cursor, const struct frame *frame, u32 *ethertype)
+static __always_inline int parse_link(struct cursor *cursor, u32 *ethertype)
 {
 	struct ethernet_header *ethernet = take(cursor, sizeof(*ethernet));
 	if (!ethernet)
@@ -45,10 +45,10 @@ static __always_inline int parse_link(struct cursor *cursor, const struct frame 
 	*ethertype = ethernet->type;
 	if (likely(*ethertype == hton16(ETHERTYPE_IPV4) || *ethertype == hton16(ETHERTYPE_IPV6)))
 		return 0;
-	return parse_tags(cursor, frame, ethertype);
+	return parse_tags(cursor, ethertype);
 }
 
-static __always_inline int parse_ipv4(struct cursor *cursor, const struct frame *frame, struct packet *packet)
+static __always_inline int parse_ipv4(struct cursor *cursor, const struct frame *frame, struct layers *layers, struct packet *packet)
 {
 	void *start = cursor->pos;
 	struct ipv4_header *ip = take(cursor, sizeof(*ip));
@@ -69,12 +69,12 @@ static __always_inline int parse_ipv4(struct cursor *cursor, const struct frame 
 		return COUNT_CUT_IP;
 	if (unlikely(header > sizeof(*ip)) && !take(cursor, header - sizeof(*ip)))
 		return COUNT_CUT_IP;
-	packet->headers = header;
-	packet->l4_length = length - header;
-	packet->tuple.lo_addr[0] = ip->source;
-	packet->tuple.hi_addr[0] = ip->destination;
-	packet->tuple.protocol = ip->protocol;
-	packet->tuple.family = 4;
+	layers->family = 4;
+	layers->headers = header;
+	layers->payload = length - header;
+	layers->source = ip->source;
+	layers->destination = ip->destination;
+	layers->protocol = ip->protocol;
 	if (unlikely(ip->fragment & hton16(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET))) {
 		if (ip->fragment & hton16(IPV4_FRAGMENT_OFFSET))
 			return COUNT_FRAGMENT;
@@ -85,7 +85,7 @@ static __always_inline int parse_ipv4(struct cursor *cursor, const struct frame 
 
 /* Walks the extension headers up to the transport header. `start`: the first one's offset in the frame. */
 static __always_inline int parse_extensions(struct cursor *cursor, const struct frame *frame, u64 start, u32 next,
-					    struct packet *packet)
+					    struct layers *layers, struct packet *packet)
 {
 	for (int i = 0; i <= IPV6_EXTENSIONS; i++) {
 		u64 length = 8;
@@ -95,13 +95,13 @@ static __always_inline int parse_extensions(struct cursor *cursor, const struct 
 			return COUNT_MALFORMED_EXTENSION;
 		if (next != PROTOCOL_HOPOPTS && next != PROTOCOL_ROUTING && next != PROTOCOL_DSTOPTS && next != PROTOCOL_AH &&
 		    next != PROTOCOL_FRAGMENT) {
-			u64 walked = (u64)(cursor->pos - frame->data) - start;
+			u64 walked = forget(frame->scratch, cursor->pos - frame->data) - start;
 
-			if (walked > packet->l4_length)
+			if (walked > layers->payload)
 				return COUNT_MALFORMED_EXTENSION;
-			packet->headers += walked;
-			packet->l4_length -= walked;
-			packet->tuple.protocol = next;
+			layers->headers += walked;
+			layers->payload -= walked;
+			layers->protocol = next;
 			return 0;
 		}
 		extension = take(cursor, length);
@@ -122,7 +122,7 @@ static __always_inline int parse_extensions(struct cursor *cursor, const struct 
 	return COUNT_MALFORMED_EXTENSION;
 }
 
-static __always_inline int parse_ipv6(struct cursor *cursor, const struct frame *frame, struct packet *packet)
+static __always_inline int parse_ipv6(struct cursor *cursor, const struct frame *frame, struct layers *layers, struct packet *packet)
 {
 	void *start = cursor->pos;
 	struct ipv6_header *ip = take(cursor, sizeof(*ip));
@@ -130,6 +130,7 @@ static __always_inline int parse_ipv6(struct cursor *cursor, const struct frame 
 		return COUNT_CUT_IP;
 	u64 room = frame->length - (u64)(start - frame->data);
 	u64 length = sizeof(*ip) + ntoh16(ip->payload);
+	u64 *address = (u64 *)&packet->tuple;
 
 	if ((*(u8 *)ip >> 4) != 6)
 		return COUNT_MALFORMED_IP;
@@ -138,30 +139,28 @@ static __always_inline int parse_ipv6(struct cursor *cursor, const struct frame 
 	packet->bytes = length;
 	if (length > room)
 		return COUNT_CUT_IP;
-	packet->headers = sizeof(*ip);
-	packet->l4_length = length - sizeof(*ip);
 #pragma unroll
-	for (int i = 0; i < 4; i++) {
-		packet->tuple.lo_addr[i] = ip->source[i];
-		packet->tuple.hi_addr[i] = ip->destination[i];
-	}
-	packet->tuple.family = 6;
-	if (likely(ip->next == PROTOCOL_TCP || ip->next == PROTOCOL_UDP)) {
-		packet->tuple.protocol = ip->next;
+	for (int i = 0; i < 4; i++)
+		address[i] = two_words(&ip->source[i * 2]);
+	layers->family = 6;
+	layers->headers = sizeof(*ip);
+	layers->payload = length - sizeof(*ip);
+	layers->protocol = ip->next;
+	if (likely(ip->next == PROTOCOL_TCP || ip->next == PROTOCOL_UDP))
 		return 0;
-	}
-	return parse_extensions(cursor, frame, cursor->pos - frame->data, ip->next, packet);
+	layers->payload = forget(frame->scratch, layers->payload);
+	return parse_extensions(cursor, frame, forget(frame->scratch, cursor->pos - frame->data), ip->next, layers, packet);
 }
 
-static __always_inline int parse_ports(struct cursor *cursor, struct packet *packet, u64 minimum)
+static __always_inline int parse_ports(struct cursor *cursor, struct layers *layers, u64 minimum)
 {
 	struct ports *ports = cursor->pos;
 
-	if (packet->l4_length < minimum || !take(cursor, minimum))
+	if (layers->payload < minimum || !take(cursor, minimum))
 		return COUNT_CUT_TRANSPORT;
-	packet->tuple.lo_port = ports->source;
-	packet->tuple.hi_port = ports->destination;
-	packet->l4_header = minimum;
+	layers->source_port = ports->source;
+	layers->destination_port = ports->destination;
+	layers->transport = minimum;
 	return 0;
 }
 
@@ -171,153 +170,150 @@ static __always_inline int parse_ports(struct cursor *cursor, struct packet *pac
 	FLAGS(TCP_RST | TCP_ACK) | FLAGS(TCP_FIN | TCP_ACK) | FLAGS(TCP_FIN | TCP_ACK | TCP_URG) | FLAGS(TCP_ACK) | \
 	FLAGS(TCP_ACK | TCP_URG))
 
-static __always_inline int parse_tcp(struct cursor *cursor, const struct frame *frame, struct packet *packet)
+static __always_inline int parse_tcp(struct cursor *cursor, const struct frame *frame, struct layers *layers, struct packet *packet)
 {
 	struct tcp_header *tcp = take(cursor, sizeof(*tcp));
-	if (packet->l4_length < sizeof(*tcp) || !tcp)
+	if (layers->payload < sizeof(*tcp) || !tcp)
 		return COUNT_CUT_TRANSPORT;
 	u64 length = (u64)(tcp->words >> 4) * 4;
 	u64 flags = tcp->flags;
+	u64 seq = ntoh32(tcp->seq), ack = ntoh32(tcp->ack);
 
 	if (length < sizeof(*tcp))
 		return COUNT_MALFORMED_TRANSPORT;
-	if (length > packet->l4_length)
+	if (length > layers->payload)
 		return COUNT_CUT_TRANSPORT;
 	if (unlikely(!(TCP_FLAGS_VALID >> (flags & (TCP_FIN | TCP_SYN | TCP_RST | TCP_ACK | TCP_URG)) & 1)))
 		return COUNT_MALFORMED_TRANSPORT;
-	packet->tuple.lo_port = tcp->source;
-	packet->tuple.hi_port = tcp->destination;
+	layers->source_port = tcp->source;
+	layers->destination_port = tcp->destination;
+	layers->transport = length;
 	packet->tcp_flags = flags;
-	packet->seq = ntoh32(tcp->seq);
-	packet->ack = packet->sack = ntoh32(tcp->ack);
+	packet->seq = seq;
+	packet->ack = ack;
+	packet->sack = ack;
 	packet->window = ntoh16(tcp->window);
-	packet->l4_header = length;
-	packet->end = packet->seq + packet->l4_length - length + (flags & TCP_FIN) + (flags >> 1 & 1);
+	packet->end = seq + layers->payload - length + (flags & TCP_FIN) + (flags >> 1 & 1);
+	packet->options = 0;
+	packet->scale = 0;
+	packet->has_options = 0;
 	if (length == sizeof(*tcp))
 		return 0;
 	return parse_tcp_options(cursor, length - sizeof(*tcp), packet, frame->options);
 }
 
-static __always_inline int parse_udp(struct cursor *cursor, struct packet *packet)
+static __always_inline int parse_udp(struct cursor *cursor, struct layers *layers, const struct packet *packet)
 {
 	struct udp_header *udp = cursor->pos;
-	int error = parse_ports(cursor, packet, sizeof(*udp));
+	int error = parse_ports(cursor, layers, sizeof(*udp));
 	if (error)
 		return error;
 	u64 length = ntoh16(udp->length);
 
 	if (packet->fragment)
 		return 0;
-	if (packet->tuple.protocol == PROTOCOL_UDPLITE) {
+	if (layers->protocol == PROTOCOL_UDPLITE) {
 		/* the checksum's coverage: all, or at least the header */
-		return (length && length < sizeof(*udp)) || length > packet->l4_length ? COUNT_MALFORMED_TRANSPORT : 0;
+		return (length && length < sizeof(*udp)) || length > layers->payload ? COUNT_MALFORMED_TRANSPORT : 0;
 	}
-	return length < sizeof(*udp) || length > packet->l4_length ? COUNT_MALFORMED_TRANSPORT : 0;
+	return length < sizeof(*udp) || length > layers->payload ? COUNT_MALFORMED_TRANSPORT : 0;
 }
 
-/* Puts the smaller end first. ICMP has its own order (icmp.h). */
-static __always_inline void normalise(struct packet *packet)
+/* Is the sender the larger end? Address first, then port. */
+static __always_inline u64 sent_by_hi(const struct packet *packet, const struct layers *layers)
 {
-	struct tuple *tuple = &packet->tuple;
-	u64 swap;
+	const u64 *word = (const u64 *)&packet->tuple;
 
-	if (likely(tuple->family == 4)) {
-		u64 lo = (u64)ntoh32(tuple->lo_addr[0]) << 16 | ntoh16(tuple->lo_port);
-		u64 hi = (u64)ntoh32(tuple->hi_addr[0]) << 16 | ntoh16(tuple->hi_port);
-
-		swap = lo > hi;
-		if (swap) {
-			u32 address = tuple->lo_addr[0];
-
-			tuple->lo_addr[0] = tuple->hi_addr[0];
-			tuple->hi_addr[0] = address;
-		}
+	if (likely(layers->family == 4)) {
+		if (layers->source != layers->destination)
+			return ntoh32((u32)layers->source) > ntoh32((u32)layers->destination);
 	} else {
-		u64 *lo = (u64 *)tuple->lo_addr, *hi = (u64 *)tuple->hi_addr;
-
-		if (lo[0] != hi[0])
-			swap = ntoh64(lo[0]) > ntoh64(hi[0]);
-		else if (lo[1] != hi[1])
-			swap = ntoh64(lo[1]) > ntoh64(hi[1]);
-		else
-			swap = ntoh16(tuple->lo_port) > ntoh16(tuple->hi_port);
-		if (swap) {
-			u64 first = lo[0], second = lo[1];
-
-			lo[0] = hi[0];
-			lo[1] = hi[1];
-			hi[0] = first;
-			hi[1] = second;
-		}
+		if (word[0] != word[2])
+			return ntoh64(word[0]) > ntoh64(word[2]);
+		if (word[1] != word[3])
+			return ntoh64(word[1]) > ntoh64(word[3]);
 	}
-	if (swap) {
-		u32 port = tuple->lo_port;
-
-		tuple->lo_port = tuple->hi_port;
-		tuple->hi_port = port;
-	}
-	packet->from_hi = swap;
+	return ntoh16((u16)layers->source_port) > ntoh16((u16)layers->destination_port);
 }
 
-static __always_inline int parse_transport(struct cursor *cursor, const struct frame *frame, struct packet *packet)
+static __always_inline int parse_transport(struct cursor *cursor, const struct frame *frame, struct layers *layers,
+					   struct packet *packet)
 {
 	int error = 0;
 
-	switch (packet->tuple.protocol) {
+	switch (layers->protocol) {
 	case PROTOCOL_TCP:
-		error = parse_tcp(cursor, frame, packet);
+		error = parse_tcp(cursor, frame, layers, packet);
 		break;
 	case PROTOCOL_UDP:
 	case PROTOCOL_UDPLITE:
-		error = parse_udp(cursor, packet);
+		error = parse_udp(cursor, layers, packet);
 		break;
 	case PROTOCOL_ICMP:
-		return packet->tuple.family == 4 ? parse_icmp(cursor, packet) : COUNT_INVALID_ICMP;
+		return layers->family == 4 ? parse_icmp(cursor, layers, packet) : COUNT_INVALID_ICMP;
 	case PROTOCOL_ICMPV6:
-		return packet->tuple.family == 6 ? parse_icmpv6(cursor, packet) : COUNT_INVALID_ICMP;
+		return layers->family == 6 ? parse_icmpv6(cursor, layers, packet) : COUNT_INVALID_ICMP;
 	case PROTOCOL_SCTP:
 	case PROTOCOL_DCCP:
-		error = parse_ports(cursor, packet, 12);
+		error = parse_ports(cursor, layers, 12);
 		break;
 	}
-	if (!error)
-		normalise(packet);
-	return error;
+	if (error)
+		return error;
+	if (sent_by_hi(packet, layers))
+		write_tuple(packet, layers, 1, layers->destination_port, layers->source_port);
+	else
+		write_tuple(packet, layers, 0, layers->source_port, layers->destination_port);
+	return 0;
 }
 
 /* Layer-3 bytes on the wire, where each packet that a GSO frame becomes has the headers again. A tunnel's inner headers are not
  * seen here. */
-static __always_inline void count_segments(const struct frame *frame, struct packet *packet)
+static __always_inline void count_segments(const struct frame *frame, const struct layers *layers, struct packet *packet)
 {
-	u64 headers = packet->headers + packet->l4_header;
+	u64 headers = layers->headers + layers->transport;
 	u64 segments = frame->gso_segs;
 
 	if (!segments && packet->bytes > headers)
 		segments = (packet->bytes - headers + frame->gso_size - 1) / frame->gso_size;
 	if (segments <= 1)
 		return;
-	packet->packets = forget(frame->scratch, segments);
+	packet->packets = segments;
 	packet->bytes += (segments - 1) * headers;
 }
 
 /* `ethertype`: of a frame without a link header; 0: it has one. */
-static __always_inline int parse(const struct frame *frame, u32 ethertype, struct packet *packet)
+static __always_inline int parse(const struct frame *frame, u32 ethertype, struct layers *layers, struct packet *packet)
 {
 	struct cursor cursor = { .pos = frame->data, .end = frame->end };
 	int error;
 
+	*layers = (struct layers){};
+	packet->bytes = 0;
+	packet->packets = 1;
+	packet->fragment = 0;
 	if (!ethertype) {
-		error = parse_link(&cursor, frame, &ethertype);
+		error = parse_link(&cursor, &ethertype);
 		if (error)
 			return error;
 	}
-	if (likely(ethertype == hton16(ETHERTYPE_IPV4)))
-		error = parse_ipv4(&cursor, frame, packet);
+	ethertype = forget(frame->scratch, ethertype);
+	if (!forget_way(&cursor, frame))
+		return COUNT_CUT_LINK;
+	if (ethertype == hton16(ETHERTYPE_IPV4))
+		error = parse_ipv4(&cursor, frame, layers, packet);
 	else if (ethertype == hton16(ETHERTYPE_IPV6))
-		error = parse_ipv6(&cursor, frame, packet);
+		error = parse_ipv6(&cursor, frame, layers, packet);
 	else
 		return NOT_IP;
-	return error ? error : parse_transport(&cursor, frame, packet);
+	if (error)
+		return error;
+	layers->protocol = forget(frame->scratch, layers->protocol);
+	layers->payload = forget(frame->scratch, layers->payload);
+	layers->headers = forget(frame->scratch, layers->headers);
+	if (!forget_way(&cursor, frame))
+		return COUNT_CUT_TRANSPORT;
+	return parse_transport(&cursor, frame, layers, packet);
 }
 
 #endif

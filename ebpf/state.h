@@ -5,9 +5,9 @@
 
 /* status and the four bytes after it are one 64-bit word, so that both change by one atomic operation. */
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
-enum { STATUS_SHIFT = 0, STATE_SHIFT = 32 };
+enum { STATUS_SHIFT = 0, STATE_SHIFT = 32, LAST_SHIFT = 40, RETRANS_SHIFT = 48, SCALES_SHIFT = 56 };
 #else
-enum { STATUS_SHIFT = 32, STATE_SHIFT = 24 };
+enum { STATUS_SHIFT = 32, STATE_SHIFT = 24, LAST_SHIFT = 16, RETRANS_SHIFT = 8, SCALES_SHIFT = 0 };
 #endif
 _Static_assert(__builtin_offsetof(struct conn, status) == 8 && __builtin_offsetof(struct conn, tcp_state) == 12, "the word");
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* TCP: nf_conntrack's state machine. Established connections take the short way: no transition, only the window. */
+/* TCP: nf_conntrack's state machine. */
 #ifndef CTWEB_TCP_H
 #define CTWEB_TCP_H
 
@@ -49,6 +49,7 @@ static __always_inline u64 tcp_class(u64 flags)
 	return CLASS_FIN;
 }
 
+/* The smaller of two timeouts. */
 static __always_inline u64 capped(const struct settings *settings, u64 timeout, u64 cap)
 {
 	return settings->timeout[timeout] > settings->timeout[cap] ? settings->timeout[cap] : settings->timeout[timeout];
@@ -246,7 +247,7 @@ static __always_inline int tcp_packet(struct conn *conn, u64 word, u64 expires, 
 	u64 state = word >> STATE_SHIFT & 15, next = TCP_ESTABLISHED;
 	int step = STEP_WINDOW;
 
-	if (unlikely(class != CLASS_ACK || state != TCP_ESTABLISHED)) {
+	if (class != CLASS_ACK || state != TCP_ESTABLISHED) {
 		step = tcp_step(conn, word, packet, direction, class, state, &next);
 		if (step == STEP_INVALID)
 			return VERDICT_INVALID;
@@ -261,7 +262,7 @@ static __always_inline int tcp_packet(struct conn *conn, u64 word, u64 expires, 
 		next = all >> 16 & 15;
 		step = all >> 24;
 	}
-	if (likely(step == STEP_WINDOW)) {
+	if (step == STEP_WINDOW) {
 		int window = window_check(conn, packet, direction, class, state);
 
 		if (unlikely(window != WINDOW_IN) && !settings->tcp_liberal && !(conn->tcp_flags[direction] & SIDE_LIBERAL)) {

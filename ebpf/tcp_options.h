@@ -70,6 +70,8 @@ static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, 
 {
 	u32 *word = cursor->pos;
 
+	packet->has_options = 1;
+
 	if (length == 12) {
 		/* What nearly every packet has: two NOPs and a timestamp. */
 		u32 *last = take(cursor, 12);

@@ -35,7 +35,7 @@ static __always_inline void window_first(struct conn *conn, const struct packet 
 
 	sender->end = sender->max_end = packet->end;
 	sender->max_win = packet->window ? packet->window : 1;
-	if (packet->l4_header > sizeof(struct tcp_header)) {
+	if (packet->has_options) {
 		set_scale(conn, direction, packet->scale);
 		conn->tcp_flags[direction] = (conn->tcp_flags[direction] & ~(SIDE_SCALE | SIDE_SACK | SIDE_CLOSED | SIDE_UNACKED |
 								    SIDE_ACKED)) | packet->options;

@@ -6,6 +6,7 @@
 /* May this packet start a connection, and how? 0 or the counter of the reason. */
 static __always_inline int start_of(const struct packet *packet, const struct settings *settings, struct start *start)
 {
+	*start = (struct start){};
 	switch (packet->tuple.protocol) {
 	case PROTOCOL_TCP:
 		return tcp_start(packet, settings, start);
@@ -68,21 +69,12 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 		count_untracked(cpu, COUNT_IGNORED_TCP, packet);
 		return verdict;
 	}
-	__sync_fetch_and_add(&conn->packets[direction], packet->packets);
-	__sync_fetch_and_add(&conn->bytes[direction], packet->bytes);
-	if (unlikely(verdict == VERDICT_RESET)) {
-		if (claim(conn, expires)) {
-			end(&packet->tuple, conn, expires, now, cpu, COUNT_RESET);
-			__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
-			return verdict;
-		}
-	} else if (now + change.timeout != expires) {
-		/* Fails if somebody stamped it in the meantime, which is as good, or claimed it. */
-		__sync_val_compare_and_swap(&conn->expires, expires, now + change.timeout);
+	/* A reset's end is not stamped: it ends now. */
+	add(conn, direction, packet->packets, packet->bytes, expires, verdict == VERDICT_RESET ? expires : now + change.timeout, cpu);
+	if (unlikely(verdict == VERDICT_RESET) && claim(conn, expires)) {
+		end(&packet->tuple, conn, expires, now, cpu, COUNT_RESET);
+		__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
 	}
-	/* Ended while we counted: whoever ended it may have taken the counters before our adds. */
-	if (unlikely(READ_ONCE(conn->expires) <= EXPIRES_ENDED))
-		move_counters(conn, cpu);
 	return verdict;
 }
 
@@ -92,7 +84,7 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 	u32 zero = 0;
 	struct settings *in_force = settings.lookup(&zero);
 	struct conn *conn = connections.lookup((struct tuple *)&packet->tuple);
-	struct start start = {};
+	struct start *start = &cpu->start;
 	u32 cause = COUNT_EXPIRED;
 	u64 expires = EXPIRES_CLAIMED;
 	int reason;
@@ -103,9 +95,9 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 		expires = settled(conn);
 	/* Still claimed is about to be deleted, most likely is already. */
 	if (unlikely(expires == EXPIRES_CLAIMED)) {
-		reason = start_of(packet, in_force, &start);
+		reason = start_of(packet, in_force, start);
 		if (!reason) {
-			reason = insert(packet, &start, now, bits, cpu, ifindex);
+			reason = insert(packet, start, now, bits, cpu, ifindex);
 			if (!reason) {
 				count(cpu, COUNT_CREATED, 1);
 				return;
@@ -124,11 +116,11 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 			return;
 		cause = COUNT_REOPENED;
 	}
-	reason = start_of(packet, in_force, &start);
+	reason = start_of(packet, in_force, start);
 	if (!reason) {
 		if (conn && expires != EXPIRES_CLAIMED && claim(conn, expires)) {
 			end(&packet->tuple, conn, expires, now, cpu, cause);
-			restart(conn, packet, &start, now, bits, cpu, ifindex);
+			restart(conn, packet, start, now, bits, cpu, ifindex);
 			count(cpu, COUNT_CREATED, 1);
 			return;
 		}

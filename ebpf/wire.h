@@ -24,8 +24,15 @@
 #define hton16(x) ((__be16)(x))
 #endif
 
-/* Is TCP sequence number a before b, with wrap-around? */
-#define before(a, b) ((s64)(((u64)(u32)(a) - (u32)(b)) << 32) < 0)
+/* Is TCP sequence number a before b, with wrap-around? The shift is hidden from the compiler, which would make a test of bit 31 of
+ * it, with a 64-bit constant each time. */
+static __always_inline bool before(u64 a, u64 b)
+{
+	u64 distance = a - b;
+
+	asm("%0 <<= 32" : "+r"(distance));
+	return (s64)distance < 0;
+}
 
 enum ethertype {
 	ETHERTYPE_IPV4 = 0x0800,
