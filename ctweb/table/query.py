@@ -13,6 +13,7 @@ from ctweb.table.match import mask
 from ctweb.table.order import Order, part_of
 from ctweb.table.properties import PROPERTIES, WITHOUT_COLUMN
 from ctweb.table.query_error import QueryError, UnknownField, quoted
+from ctweb.table.query_words import Words
 
 __all__ = ["QueryError", "UnknownField", "View", "Window", "select", "window"]
 
@@ -50,11 +51,16 @@ def window(facts: Facts, view: View) -> Window:
 
 
 def select(
-    facts: Facts, *, family: int | None = None, where: str = "", equal: Mapping[str, str] | None = None
+    facts: Facts,
+    *,
+    family: int | None = None,
+    where: str = "",
+    equal: Mapping[str, str] | None = None,
+    words: Words | None = None,
 ) -> Index | None:
-    """The rows, in the table's own order, that are of `family` (4 or 6), that the filter `where` means, and whose
-    properties (full names) have the values of `equal`; None: all rows. Raises QueryError, about "filter" or the
-    property.
+    """The rows, in the table's own order, that are of `family` (4 or 6), that the filter `where` means, whose
+    properties (full names) have the values of `equal`, and for which the query `words` hold; None: all rows. Raises
+    QueryError, about "filter" or the property.
     """
     node = parse(where)
     nodes = [] if node is None else [node]
@@ -63,6 +69,9 @@ def select(
             raise UnknownField(name, f"there is no property {quoted(name)}")
         nodes.append(term(name, "=", [value], about=name))
     found = None if not nodes else mask(facts, all_of(nodes))
+    if words is not None:
+        holding = words.mask(facts)
+        found = holding if found is None else found & holding
     if family == 6 or (family == 4 and facts.has_ipv6):
         of_family = facts.is_ipv6 if family == 6 else ~facts.is_ipv6
         found = of_family if found is None else found & of_family
