@@ -54,6 +54,12 @@ class TableSource(Protocol):
     @property
     def max_entries(self) -> int: ...
 
+    def remove(self, ids: Iterable[int]) -> int:
+        """Forget these connections; how many were there. The next packet of one starts a new connection.
+
+        The newest snapshot is without them from here on. Raises OSError.
+        """
+
 
 class Tracker(TableSource):
     """The connections of `datapath`, swept every `interval` seconds by the thread `sweep`.
@@ -70,6 +76,7 @@ class Tracker(TableSource):
         self.marks = MarkNames()  # whoever writes marks into the kernel's table takes their numbers from here
         self._snapshot = Snapshot.empty()
         self._published = threading.Condition()
+        self._removed: list[NDArray[np.uint64]] = []  # ids that a sweep at work may have read before they were removed
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
         self._failed_sweeps = 0
@@ -122,14 +129,23 @@ class Tracker(TableSource):
             return tracking
 
     def remove(self, ids: Iterable[int]) -> int:
-        """Forget these connections; how many were there. The next packet of one starts a new connection.
-
-        The next sweep shows it. Raises OSError.
-        """
         columns = self._snapshot.columns
         rows = np.flatnonzero(np.isin(columns.id, np.fromiter(ids, np.uint64)))
+        gone = columns.id[rows]
         with self._reaping:
-            return self._datapath.remove(keys(columns, rows, self._datapath.key_dtype), columns.id[rows])
+            count = self._datapath.remove(keys(columns, rows, self._datapath.key_dtype), gone)
+        if len(gone):
+            # All of them are over, for an id that the kernel no longer has does not come back. A sweep that is reading
+            # may have met them alive; it leaves out what is in `_removed`.
+            with self._published:
+                self._removed.append(gone)
+                self._publish(self._snapshot.without(gone))
+        return count
+
+    def _publish(self, snapshot: Snapshot) -> None:
+        """Make it the newest; for who holds `_published`."""
+        self._snapshot = replace(snapshot, seq=self._snapshot.seq + 1)
+        self._published.notify_all()
 
     def sweep(self) -> Snapshot:
         """Read the table, reap, publish: what the thread does each time. Not while the thread runs.
@@ -137,7 +153,9 @@ class Tracker(TableSource):
         Raises OSError, and publishes nothing.
         """
         began = time.perf_counter()
-        before = self._snapshot
+        with self._published:
+            before = self._snapshot
+            self._removed.clear()  # the kernel has ended these already
         now, unix = self._now(), time.time()
         columns = self._reader.read()
         until = self._now()
@@ -152,9 +170,8 @@ class Tracker(TableSource):
         )
         snapshot = replace(made, sweep_seconds=time.perf_counter() - began)
         with self._published:
-            self._snapshot = snapshot
-            self._published.notify_all()
-        return snapshot
+            self._publish(snapshot.without(np.concatenate(self._removed)) if self._removed else snapshot)
+            return self._snapshot
 
     def _run(self) -> None:
         due = time.monotonic() + self._interval

@@ -175,6 +175,45 @@ class TestRemove:
         assert sorted(after.lo_addr[:, 3].tolist()) == [0, 1, 2]
         assert not np.isin(after.id, gone).any()
 
+    def test_readers_see_it_at_once_and_are_woken(self, datapath, tracker):
+        for host in range(3):
+            packet(datapath, host)
+        before = tracker.sweep()
+        gone = before.columns.id[before.columns.lo_addr[:, 3] == 1]
+        tracker.remove(gone.tolist())
+        after = tracker.wait(before.seq, timeout=60)
+        assert after is tracker.snapshot
+        assert after.seq > before.seq
+        assert sorted(after.columns.lo_addr[:, 3].tolist()) == [0, 2]
+        assert len(after.rates) == len(after.dying) == 2
+        assert not after.columns.id.flags.writeable
+        assert len(before) == 3
+
+    def test_a_sweep_that_has_already_read_it_does_not_bring_it_back(self, datapath, tracker, monkeypatch):
+        for host in range(3):
+            packet(datapath, host)
+        gone = [tracker.sweep().columns.id[0], tracker.snapshot.columns.id[2]]
+        read = tracker._reader.read
+
+        def read_then_remove():
+            columns = read()
+            assert set(gone) <= set(columns.id)
+            for one in gone:
+                assert tracker.remove([one]) == 1
+            return columns
+
+        monkeypatch.setattr(tracker._reader, "read", read_then_remove)
+        seq = tracker.snapshot.seq
+        assert not np.isin(tracker.sweep().columns.id, gone).any()
+        monkeypatch.undo()
+        assert tracker.snapshot.seq == seq + 3
+        assert len(tracker.sweep()) == 1
+
+    def test_removing_what_is_not_there_publishes_nothing(self, tracker):
+        before = tracker.sweep()
+        assert tracker.remove([12345]) == 0
+        assert tracker.snapshot is before
+
     def test_an_id_that_has_gone_meanwhile_takes_nobody_with_it(self, datapath, tracker):
         put(datapath, 1, expires=datapath.clock.now() - SECOND)
         old = tracker.sweep().columns.id.tolist()

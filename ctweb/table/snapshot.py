@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,7 @@ from ctweb.table.rates import rates
 class Snapshot:
     """One sweep's result. Never written to after it is published; arrays are parallel to `columns`."""
 
-    seq: int  # grows by one each sweep; 0: nothing has been read yet
+    seq: int  # grows by one each sweep and each removal; 0: nothing has been read yet
     time: float  # Unix seconds of the reading
     now: int  # datapath ns when the reading began: timeout left = columns.expires - now
     until: int  # datapath ns when the reading ended
@@ -31,6 +31,16 @@ class Snapshot:
 
     def __len__(self) -> int:
         return len(self.columns)
+
+    def without(self, ids: NDArray[np.uint64]) -> Snapshot:
+        """The same table without the connections of these ids: itself, if it has none of them."""
+        gone = np.isin(self.columns.id, ids)
+        if not gone.any():
+            return self
+        kept = np.flatnonzero(~gone)
+        return replace(
+            self, columns=self.columns.take(kept).freeze(), rates=self.rates[kept], dying=self.dying[kept]
+        )
 
     @classmethod
     def empty(cls) -> Snapshot:
