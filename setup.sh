@@ -52,7 +52,6 @@ missing_packages() {
 		ping iputils-ping
 		setpriv util-linux
 		shellcheck shellcheck
-		sysctl procps
 	END
 }
 

@@ -69,6 +69,9 @@ def _is_host(text: str) -> bool:
 _InterfaceName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[^\s/:]{1,15}\Z")]
 
 
+_MarkName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """The configuration in force. Each description says what the key takes."""
 
@@ -91,6 +94,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     tracking: Annotated[
         Tracking, Meta(description="a table of tracking settings such as udp-timeout = \"10s\"")
     ] = Tracking()
+    marks: Annotated[
+        dict[_MarkName, Annotated[int, Meta(ge=1, lt=1 << 32)]],
+        Meta(description="a table of mark names with nf_conntrack's numbers, 1 to 4294967295, such as voip = 0x10"),
+    ] = msgspec.field(default_factory=dict)
 
 
 _KEYS = {f.encode_name: f.name for f in msgspec.structs.fields(Config)}

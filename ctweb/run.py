@@ -18,6 +18,7 @@ from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.config import Config, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
 from ctweb.datapath.build import BuildError, BuildOptions, compile_datapath
+from ctweb.datapath.conntrack import Conntrack
 from ctweb.datapath.follow import Interfaces
 from ctweb.datapath.interfaces import NoSuchInterfaceError
 from ctweb.datapath.marking import Marking
@@ -69,6 +70,10 @@ def _run(config: Config, stack: ExitStack, *, keep: bool) -> None:
     tracker = Tracker(datapath, config.tracking, config.state_dir)
     marking = Marking(datapath.set_rules, datapath.rule_dtype, tracker.marks.number)
     marking.set(config.rule)
+    conntrack = Conntrack(datapath, tracker.marks, config.marks)
+    conntrack.start()
+    stack.callback(conntrack.stop)
+    tracker.follow(conntrack)
     interfaces = Interfaces(
         datapath.programs,
         datapath.interfaces,

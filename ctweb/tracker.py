@@ -16,14 +16,16 @@ from numpy.typing import NDArray
 
 from ctweb import state
 from ctweb.datapath.maps import Reader, keys
+from ctweb.datapath.translations import Standing, Translations
 from ctweb.settings import Tracking, as_text, parse_changes
 from ctweb.table import expiry
 from ctweb.table.columns import BLOCK, Columns
 from ctweb.table.marks import MarkNames
-from ctweb.table.snapshot import Snapshot, advance
+from ctweb.table.snapshot import NOTHING_TRANSLATED, Snapshot, advance
 
 if TYPE_CHECKING:  # who only reads the table needs no BPF
     from ctweb.datapath.build import Datapath
+    from ctweb.datapath.conntrack import Conntrack
 
 log = logging.getLogger(__name__)
 
@@ -73,6 +75,9 @@ class Tracker(TableSource):
         self._reader = Reader(datapath.connections)
         self._state_dir = state_dir
         self._interval = interval
+        self._translations = Translations(datapath)
+        self._learned = 0  # translations learned by the sweep that found none left; -1: some are
+        self._conntrack: Conntrack | None = None
         self.marks = MarkNames()  # whoever writes marks into the kernel's table takes their numbers from here
         self._snapshot = Snapshot.empty()
         self._published = threading.Condition()
@@ -85,6 +90,10 @@ class Tracker(TableSource):
         self._changing = threading.Lock()  # one change of settings at a time: file, kernel and _tracking agree
         self._tracking, self._saved = state.load(state_dir, base)
         datapath.apply(self._tracking)
+
+    def follow(self, conntrack: Conntrack) -> None:
+        """Show what nf_conntrack knows: from the next sweep on, its counters too. Started and stopped by the caller."""
+        self._conntrack = conntrack
 
     def start(self) -> None:
         """Sweep once here, so that readers have a table and errors a caller, then go on in the thread."""
@@ -165,13 +174,28 @@ class Tracker(TableSource):
             columns = columns.compact(~due)
         counters = {_shown(name): count for name, count in self._datapath.read_counters().items()}
         counters["failed-sweeps"] = self._failed_sweeps
+        if self._conntrack is not None:
+            counters |= self._conntrack.counters
+        translations = self._read_translations(counters["nat-learned"])
+        translated = NOTHING_TRANSLATED if translations is None else translations.translated()
         made = advance(
-            before, columns, time=unix, now=now, until=until, counters=counters, mark_names=self.marks.names
-        )
+            before, columns, time=unix, now=now, until=until, counters=counters, mark_names=self.marks.names,
+            translated=translated,
+        )  # fmt: skip
+        if translations is not None and made.translation is not None:
+            self._translations.tidy(translations.unused(made.translation, made.seq))
         snapshot = replace(made, sweep_seconds=time.perf_counter() - began)
         with self._published:
             self._publish(snapshot.without(np.concatenate(self._removed)) if self._removed else snapshot)
             return self._snapshot
+
+    def _read_translations(self, learned: int) -> Standing | None:
+        """NAT as it stands; None: there is none. `learned`: how many translations were, ever."""
+        if learned == self._learned:
+            return None  # it was empty when it was read last
+        there = self._translations.read()
+        self._learned = -1 if len(there) else learned
+        return there
 
     def _run(self) -> None:
         due = time.monotonic() + self._interval

@@ -27,6 +27,8 @@ struct settings {
 	u64 timeout[TIMEOUTS];	/* ns */
 	u32 tcp_loose;		/* pick up connections whose SYN was not seen */
 	u32 tcp_liberal;	/* accept packets outside the TCP window */
+	u32 nat;		/* nf_conntrack is there, and may translate */
+	u32 pad;
 };
 _Static_assert(TIMEOUTS == 16, "a timeout index is four bits");
 

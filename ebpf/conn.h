@@ -91,7 +91,7 @@ static __always_inline void fill(struct conn *conn, const struct packet *packet,
 		conn->tcp_last_end = packet->end;
 		conn->tcp_last_win = packet->window;
 	}
-	conn->id = new_id(cpu);
+	conn->id = cpu->offered = new_id(cpu);
 	conn->created = now;
 	conn->ifindex = ifindex;
 }

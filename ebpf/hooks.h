@@ -26,7 +26,7 @@ static __always_inline u64 clock_now(struct __sk_buff *skb)
 }
 
 /* Counts the packet. True: it has started a connection, or tried to. */
-static __always_inline bool see(const struct frame *frame, const struct packet *packet, int error, u64 now, enum hook hook,
+static __always_inline bool see(const struct frame *frame, struct packet *packet, int error, u64 now, enum hook hook,
 				struct per_cpu *cpu)
 {
 	u64 last_id = cpu->last_id;
@@ -34,6 +34,7 @@ static __always_inline bool see(const struct frame *frame, const struct packet *
 	/* Plain adds: only packet programs on this CPU write these two, and those do not interrupt one another. */
 	cpu->counter[COUNT_OFFERED_PACKETS] += packet->packets;
 	cpu->counter[COUNT_OFFERED_BYTES] += packet->bytes;
+	cpu->offered = 0;
 	if (unlikely(error))
 		count_untracked(cpu, error, packet);
 	else
@@ -113,7 +114,7 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 		return PASS_ON;
 	if (counted) {
 		if (!error)
-			confirm(packet);
+			confirm(packet, now, offered_key(skb), cpu);
 		return PASS_ON;
 	}
 	frame.ifindex = skb->ifindex;
@@ -122,7 +123,11 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 		frame.gso_segs = skb->gso_segs;
 		count_segments(&frame, &layers, packet);
 	}
-	if (unlikely(see(&frame, packet, error, now, hook, cpu)))
+	bool started = see(&frame, packet, error, now, hook, cpu);
+
+	if (hook == INGRESS && unlikely(may_offer(cpu)))
+		offer(packet, cpu->offered, KEY_HASH | bpf_get_hash_recalc(skb));
+	if (unlikely(started))
 		tc_rules.call(skb, 0);	/* comes back only if there are no rules */
 	return PASS_ON;
 }
@@ -182,11 +187,15 @@ int xdp_ingress(struct xdp_md *xdp)
 	start_over();
 	look_at_xdp(xdp, &frame, cpu);
 	error = parse(&frame, 0, &layers, &cpu->packet);
-	if (error != NOT_IP) {
-		frame.ifindex = xdp->ingress_ifindex;
-		if (unlikely(see(&frame, &cpu->packet, error, now, INGRESS, cpu)))
-			xdp_rules.call(xdp, 0);
-	}
+	if (error == NOT_IP)
+		return XDP_PASS;
+	frame.ifindex = xdp->ingress_ifindex;
+	bool started = see(&frame, &cpu->packet, error, now, INGRESS, cpu);
+
+	if (unlikely(may_offer(cpu)))
+		offer_xdp(xdp, &cpu->packet, cpu->offered);
+	if (unlikely(started))
+		xdp_rules.call(xdp, 0);
 	return XDP_PASS;
 }
 

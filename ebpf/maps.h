@@ -19,6 +19,8 @@ struct per_cpu {
 	struct tcp_options options;
 	struct start start;
 	struct conn fresh;	/* where a new entry is put together */
+	struct translation translation;
+	u64 offered;		/* id of the packet's connection, if nothing of it has left yet (nat.h) */
 };
 
 /* One element per CPU. Written by the packet programs; the counters also by the reaper. User space reads the counters. */

@@ -53,6 +53,9 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	struct change change = { .bits = bits };
 	int verdict = decide(conn, word, expires, now, packet, direction, settings, &cpu->scratch, &change);
 
+	if (unlikely(!(word & STATUS_BIT(STATUS_CONFIRMED))) && conn->packets[ORIGINAL] < OFFER_PACKETS && direction == ORIGINAL)
+		cpu->offered = conn->id;
+
 	if (unlikely(verdict == VERDICT_REOPEN))
 		return verdict;
 	if (unlikely(verdict == VERDICT_INVALID)) {
@@ -79,7 +82,7 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 }
 
 /* `bits`: status bits that this hook sets. */
-static __always_inline void track(const struct packet *packet, u64 now, u64 bits, struct per_cpu *cpu, u32 ifindex)
+static __always_inline void track(struct packet *packet, u64 now, u64 bits, struct per_cpu *cpu, u32 ifindex)
 {
 	u32 zero = 0;
 	struct settings *in_force = settings.lookup(&zero);
@@ -93,6 +96,18 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 		return;		/* cannot be: the array has one element */
 	if (likely(conn))
 		expires = settled(conn);
+	if (unlikely(expires <= now) && in_force->nat) {
+		struct translation *translation = translations.lookup(&packet->tuple);
+		struct conn *other = translation ? connections.lookup(&translation->tuple) : 0;
+
+		/* Deleted and used again while it is read: then tuple and id are of another translation that is good, or do not
+		 * fit one another. The former takes a packet that came within nanoseconds of its translation's end; it is counted once. */
+		if (translation && (translation->standing || (other && other->id == translation->id && other->expires > now))) {
+			untranslate(packet, translation);
+			conn = other;
+			expires = conn ? settled(conn) : EXPIRES_CLAIMED;
+		}
+	}
 	/* Still claimed is about to be deleted, most likely is already. */
 	if (unlikely(expires == EXPIRES_CLAIMED)) {
 		reason = start_of(packet, in_force, start);
@@ -130,13 +145,17 @@ static __always_inline void track(const struct packet *packet, u64 now, u64 bits
 }
 
 /* A packet that was counted at another hook, on its way out. */
-static __always_inline void confirm(const struct packet *packet)
+static __always_inline void confirm(const struct packet *packet, u64 now, u64 key, struct per_cpu *cpu)
 {
 	struct conn *conn = connections.lookup((struct tuple *)&packet->tuple);
 
 	/* Should the entry be restarted meanwhile, its new connection is of the same two ends and this packet is leaving. */
-	if (conn && !(READ_ONCE(conn->status) & STATUS_CONFIRMED))
-		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(STATUS_CONFIRMED));
+	if (likely(conn && READ_ONCE(conn->expires) > now)) {
+		if (!(READ_ONCE(conn->status) & STATUS_CONFIRMED))
+			__sync_fetch_and_or(conn_word(conn), STATUS_BIT(STATUS_CONFIRMED));
+	} else {
+		accept_offer(packet, key, cpu);
+	}
 }
 
 #endif

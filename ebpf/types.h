@@ -27,6 +27,9 @@ enum status {
 	STATUS_CONFIRMED = 1 << 3,	/* a packet of it left the machine */
 	STATUS_EXPECTED = 1 << 4,
 	STATUS_FASTTRACK = 1 << 5,
+	STATUS_SRCNAT = 1 << 6,
+	STATUS_DSTNAT = 1 << 7,
+	STATUS_HELPER = 1 << 8,		/* nf_conntrack watches it with a helper */
 };
 
 /* In the order of nf_conntrack's enum tcp_conntrack, so that the transition table reads the same. */
@@ -63,6 +66,9 @@ enum counter {
 	COUNT_RESET,			/* RST before any reply */
 	COUNT_REOPENED,			/* SYN to a closed one */
 	COUNT_REMOVED,			/* by the user */
+	COUNT_MERGED,			/* turned out to be another one's other direction (NAT), which has its counters now */
+	COUNT_NAT_LEARNED,		/* translations */
+	COUNT_NAT_REFUSED,		/* translations that there was no room for */
 	COUNT_UNTRACKED,
 	COUNT_CUT_LINK = COUNT_UNTRACKED, /* VLAN or PPPoE header cut short or malformed */
 	COUNT_CUT_IP,			/* IP header or what it announces is longer than the frame */
@@ -106,13 +112,22 @@ struct conn {
 	u64 created;
 	u64 fasttrack_packets[2];	/* a subset of packets */
 	u64 fasttrack_bytes[2];
-	u32 mark;		/* name of the connection mark, index into the configuration; 0: none */
+	u32 mark;		/* connection mark; 0: none */
 	u16 type;		/* connection-type, enum conn_type; 0: none */
 	u16 pad;
 	u32 ifindex;		/* interface of the first packet */
 	u32 pad2;
 };
 _Static_assert(sizeof(struct conn) == 160, "struct conn");
+
+/* Where a tuple behind NAT leads to. */
+struct translation {
+	struct tuple tuple;	/* of the connection */
+	u64 id;			/* the connection's; one with another id is a later one */
+	u32 standing;		/* nf_conntrack has it, as of this dump: good for whatever connection stands under the tuple; 0: for `id` alone */
+	u32 flip;		/* 1: what goes from this tuple's `hi` goes from the connection's `lo` */
+};
+_Static_assert(sizeof(struct translation) == 56, "struct translation");
 
 /* A connection that is over, as it stood in its last moment. */
 struct ended {

@@ -8,6 +8,7 @@ import os
 import re
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -30,7 +31,9 @@ ENDED_BYTES = 8 << 20  # the ring buffer `ended` of a replay; a power of two
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 _ENUM = re.compile(r"\benum\b\s*(?:(\w+)\s*)?\{([^}]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
-_PROGRAMS = ("tc_ingress", "tc_egress", "tc_ingress_l3", "tc_egress_l3", "xdp_ingress", "reap", "read_clock")
+_PROGRAMS = (
+    "tc_ingress", "tc_egress", "tc_ingress_l3", "tc_egress_l3", "xdp_ingress", "reap", "translate", "read_clock",
+)  # fmt: skip
 # Programs that the hooks call once rules are in force, with the map they are called through.
 _RULE_PROGRAMS = {"tc_mark": b"tc_rules", "xdp_mark": b"xdp_rules"}
 _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys", "u4")])
@@ -93,7 +96,7 @@ def read_enums(text: str) -> dict[str, dict[str, int]]:
 class Datapath:
     """The loaded programs and their maps. Made by compile_datapath(), and gone with close().
 
-    programs: descriptors by name. connections, settings, interfaces, counters: BCC tables. ended: descriptor of
+    programs: descriptors by name. connections, settings, interfaces, translations, counters: BCC tables. ended: descriptor of
     the ring buffer of connections that ended (of a replay only).
     key_dtype, leaf_dtype: layouts of `struct tuple` and `struct conn`. enums: constants of the C source by enum.
     """
@@ -107,9 +110,11 @@ class Datapath:
         self.connections = module.get_table(b"connections")
         self.settings = module.get_table(b"settings")
         self.interfaces = module.get_table(b"interfaces")
+        self.translations = module.get_table(b"translations")
         self.counters = module.get_table(b"per_cpu")
         self.key_dtype = np.dtype(self.connections.Key)
         self.leaf_dtype = np.dtype(self.connections.Leaf)
+        self._settings_lock = threading.Lock()  # one writer at a time: each keeps what it does not change
         self._rules = module.get_table(b"rules")
         self.rule_dtype: np.dtype[np.void] = np.dtype(self._rules.Leaf)["rule"].base
         self._reaper = TestRunner(programs["reap"])
@@ -142,7 +147,16 @@ class Datapath:
             settings.timeout[index] = milliseconds * millisecond
         settings.tcp_loose = tracking.loose_tcp_tracking
         settings.tcp_liberal = tracking.liberal_tcp_tracking
-        self.settings[self.settings.Key(0)] = settings
+        with self._settings_lock:
+            settings.nat = self.settings[self.settings.Key(0)].nat
+            self.settings[self.settings.Key(0)] = settings
+
+    def expect_nat(self, expected: bool) -> None:
+        """Whether packets may be translated on their way through the machine: looking for it has a cost. Raises OSError."""
+        with self._settings_lock:
+            settings = self.settings[self.settings.Key(0)]
+            settings.nat = expected
+            self.settings[self.settings.Key(0)] = settings
 
     def set_rules(self, packed: np.ndarray[Any, np.dtype[np.void]]) -> None:
         """Put these rules (rule_dtype, at most RULES_MAX) into force, from the next connection on.

@@ -7,6 +7,7 @@ import errno
 import math
 import mmap
 import os
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
@@ -32,33 +33,31 @@ class MapError(OSError):
     """The kernel refused an operation on a map."""
 
 
-class Reader:
-    """Reads the map of connections. Not for two threads at once: its buffers are kept between readings.
+class Batches:
+    """Reads a hash map, as many entries at once as pay. Not for two threads at once: its buffers are kept.
 
-    A reading is no instant: it takes about 0.35 s for a million entries, and each entry is as it stood when
-    its bucket was read. No entry comes twice: it never changes its bucket, and the kernel copies a bucket
-    under its lock.
+    No entry comes twice: it never changes its bucket, and the kernel copies a bucket under its lock.
     """
 
-    def __init__(self, connections: Any) -> None:
+    def __init__(self, table: Any, name: str) -> None:
+        """`table`: BCC's. `name`: what error messages call it."""
         from bcc.libbcc import lib  # noqa: PLC0415  # the distribution's module: who only reads columns needs none
 
         self._lookup_batch = lib.bpf_lookup_batch
-        self._fd: int = connections.map_fd
-        self._key, self._leaf = np.dtype(connections.Key), np.dtype(connections.Leaf)
+        self._fd: int = table.map_fd
+        self._name = name
+        self.key, self.leaf = np.dtype(table.Key), np.dtype(table.Leaf)
         # Where the kernel is in the table: opaque, a bucket's number for a hash, at most a key for any map.
-        self._cursor = ctypes.create_string_buffer(max(self._key.itemsize, 8))
+        self._cursor = ctypes.create_string_buffer(max(self.key.itemsize, 8))
         self._batch = BATCH
         self._make_buffers()
-        self._capacity = BATCH
 
     def _make_buffers(self) -> None:
-        self._keys = np.empty(self._batch, self._key)
-        self._leaves = np.empty(self._batch, self._leaf)
+        self._keys = np.empty(self._batch, self.key)
+        self._leaves = np.empty(self._batch, self.leaf)
 
-    def read(self) -> Columns:
-        """Every entry in the table's order, also those that are no connection (enum expires). Raises MapError."""
-        growing = _Growing(self._key, self._leaf, self._capacity)
+    def read(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
+        """Keys and values, batch by batch; each is written over by the next. Raises MapError."""
         place = ctypes.cast(self._cursor, ctypes.POINTER(ctypes.c_uint32))
         came_from = None
         while True:
@@ -72,12 +71,30 @@ class Reader:
                 self._batch *= 2
                 self._make_buffers()
             elif error not in (0, errno.ENOENT):
-                raise MapError(f"cannot read the connection table: {os.strerror(error)}")
+                raise MapError(f"cannot read the {self._name}: {os.strerror(error)}")
             else:
-                growing.append(self._keys[: count.value], self._leaves[: count.value])
+                yield self._keys[: count.value], self._leaves[: count.value]
                 if error == errno.ENOENT:  # the end of the table
-                    break
+                    return
             came_from = place
+
+
+class Reader:
+    """Reads the map of connections. Not for two threads at once: its buffers are kept between readings.
+
+    A reading is no instant: it takes about 0.35 s for a million entries, and each entry is as it stood when
+    its bucket was read.
+    """
+
+    def __init__(self, connections: Any) -> None:
+        self._batches = Batches(connections, "connection table")
+        self._capacity = BATCH
+
+    def read(self) -> Columns:
+        """Every entry in the table's order, also those that are no connection (enum expires). Raises MapError."""
+        growing = _Growing(self._batches.key, self._batches.leaf, self._capacity)
+        for some_keys, leaves in self._batches.read():
+            growing.append(some_keys, leaves)
         columns = growing.columns()
         self._capacity = len(columns) + len(columns) // 8 + BATCH
         return columns

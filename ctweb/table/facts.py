@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 
 from ctweb.table.columns import U16, U32, U64, Columns
 from ctweb.table.names import FLAG_BIT, FLAGS, TCP, WITH_ICMP_TYPE, WITH_PORTS, Status
-from ctweb.table.snapshot import Snapshot
+from ctweb.table.snapshot import NOTHING_TRANSLATED, Snapshot
+from ctweb.table.translated import Translated
 
 Mask = NDArray[np.bool_]
 Index = NDArray[np.intp]
@@ -52,13 +53,23 @@ class Facts:
     dying: Mask
     now: int  # datapath ns
     mark_names: tuple[str, ...] = ("",)  # of columns.mark, by number
+    translated: Translated = NOTHING_TRANSLATED
+    translation: NDArray[np.int32] | None = None  # (n,) row in `translated`, -1: not translated; None: nothing is
 
     def __len__(self) -> int:
         return len(self.columns)
 
     def take(self, index: Index | slice) -> Facts:
         """The facts of the rows at `index`."""
-        return Facts(self.columns.take(index), self.rates[index], self.dying[index], self.now, self.mark_names)
+        return Facts(
+            self.columns.take(index),
+            self.rates[index],
+            self.dying[index],
+            self.now,
+            self.mark_names,
+            self.translated,
+            None if self.translation is None else self.translation[index],
+        )
 
     @cached_property
     def swapped(self) -> Mask:
@@ -109,6 +120,36 @@ class Facts:
         return End(high, low, np.where(high_end, c.hi_port, c.lo_port))
 
     @cached_property
+    def reply_source(self) -> End:
+        """Whom replies come from: the destination, unless it is translated."""
+        return self._behind_nat(self.destination, source=True)
+
+    @cached_property
+    def reply_destination(self) -> End:
+        """Whom replies go to: the source, unless it is translated."""
+        return self._behind_nat(self.source, source=False)
+
+    @cached_property
+    def translated_rows(self) -> Index:
+        """The rows that have a translation."""
+        return np.empty(0, np.intp) if self.translation is None else np.flatnonzero(self.translation >= 0)
+
+    def _behind_nat(self, end: End, *, source: bool) -> End:
+        """`end` as it is on the other side, of the rows that have a translation."""
+        rows = self.translated_rows
+        if self.translation is None or not len(rows):
+            return end
+        t, at = self.translated, self.translation[rows]
+        from_high = self.swapped[rows] ^ t.flip[at]  # the original direction
+        at_high = ~from_high if source else from_high
+        high, low, port = end.high.copy(), end.low.copy(), end.port.copy()
+        lo_words, hi_words = _words(t.lo_addr[at]), _words(t.hi_addr[at])
+        high[rows] = np.where(at_high, hi_words[:, 0], lo_words[:, 0])
+        low[rows] = np.where(at_high, hi_words[:, 1], lo_words[:, 1])
+        port[rows] = np.where(at_high, t.hi_port[at], t.lo_port[at])
+        return End(high, low, port)
+
+    @cached_property
     def timeout(self) -> U32:
         """Whole seconds until removal, rounded down as nf_conntrack does; 0 once dying. (n,)"""
         expires = np.maximum(self.columns.expires, np.uint64(self.now))
@@ -145,7 +186,13 @@ _facts: weakref.WeakKeyDictionary[Snapshot, Facts] = weakref.WeakKeyDictionary()
 
 def facts_of(snapshot: Snapshot) -> Facts:
     """The facts of a snapshot, the same object for all its readers for as long as it lives."""
-    return _facts.setdefault(
-        snapshot,
-        Facts(snapshot.columns, snapshot.rates, snapshot.dying, snapshot.now, snapshot.mark_names),
+    made = Facts(
+        snapshot.columns,
+        snapshot.rates,
+        snapshot.dying,
+        snapshot.now,
+        snapshot.mark_names,
+        snapshot.translated,
+        snapshot.translation,
     )
+    return _facts.setdefault(snapshot, made)

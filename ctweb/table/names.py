@@ -19,6 +19,9 @@ class Status(IntFlag):
     CONFIRMED = 1 << 3
     EXPECTED = 1 << 4
     FASTTRACK = 1 << 5
+    SRCNAT = 1 << 6
+    DSTNAT = 1 << 7
+    HELPER = 1 << 8
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,9 @@ FLAGS = (
     Flag("D", "dying"),
     Flag("F", "fasttrack", Status.FASTTRACK),
     Flag("H", "hw-offload"),
-    Flag("s", "srcnat"),
-    Flag("d", "dstnat"),
-    Flag("h", "uses-helper"),
+    Flag("s", "srcnat", Status.SRCNAT),
+    Flag("d", "dstnat", Status.DSTNAT),
+    Flag("h", "uses-helper", Status.HELPER),
 )
 FLAG_BIT = {flag.name: 1 << i for i, flag in enumerate(FLAGS)}
 """Bits of `Facts.flags`, by property name."""

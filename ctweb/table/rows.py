@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 
 import msgspec
 import numpy as np
@@ -50,14 +50,15 @@ class _Block:
 
     def __init__(self, facts: Facts) -> None:
         self.facts = facts
+        self._addresses: list[tuple[End, Bytes]] = []
 
-    @cached_property
-    def _source(self) -> Bytes:
-        return _address(self.facts, self.facts.source)
-
-    @cached_property
-    def _destination(self) -> Bytes:
-        return _address(self.facts, self.facts.destination)
+    def _address(self, end: End) -> Bytes:
+        """Without NAT each end is asked for twice: once as what replies carry."""
+        for made, text in self._addresses:
+            if made is end:
+                return text
+        self._addresses.append((end, _address(self.facts, end)))
+        return self._addresses[-1][1]
 
     def rest(self, name: str) -> _Field:
         """Every value is a string."""
@@ -81,7 +82,7 @@ class _Block:
         column = prop.column(self.facts)
         match prop.kind:
             case Kind.ADDRESS:
-                return self._source if column is self.facts.source else self._destination
+                return self._address(column)
             case Kind.FLAG:
                 return byte_text.rows_of(_FALSE_TRUE, (column & FLAG_BIT[prop.name]).astype(np.bool_))
             case Kind.CHOICE:

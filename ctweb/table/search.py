@@ -169,4 +169,8 @@ def contains(facts: Facts, word: str) -> Mask:
     if _SEARCHABLE.fullmatch(word):
         for address, port in ((c.lo_addr, c.lo_port), (c.hi_addr, c.hi_port)):
             found |= _in_end(_Ends(address, port, facts.has_ports), facts, word)
+        if facts.translation is not None and len(rows := facts.translated_rows):
+            t, at, part = facts.translated, facts.translation[rows], facts.take(rows)
+            for address, port in ((t.lo_addr, t.lo_port), (t.hi_addr, t.hi_port)):
+                found[rows] |= _in_end(_Ends(address[at], port[at], part.has_ports), part, word)
     return found

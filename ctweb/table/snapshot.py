@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from ctweb.table.columns import Columns
 from ctweb.table.expiry import dying
 from ctweb.table.rates import rates
+from ctweb.table.translated import Translated
+
+NOTHING_TRANSLATED = Translated.empty()
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,6 +29,8 @@ class Snapshot:
     dying: NDArray[np.bool_]  # (n,) its timeout has passed, or it has been claimed: about to be removed
     counters: Mapping[str, int] = field(default_factory=dict)  # the kernel's totals since start, by name
     mark_names: tuple[str, ...] = ("",)  # of columns.mark, by number
+    translated: Translated = NOTHING_TRANSLATED
+    translation: NDArray[np.int32] | None = None  # (n,) row in `translated`, -1: not translated; None: nothing is
     interval: float = 0.0  # seconds of datapath time since the sweep before; 0: there was none
     sweep_seconds: float = 0.0  # wall time it took to make this snapshot
 
@@ -39,7 +44,11 @@ class Snapshot:
             return self
         kept = np.flatnonzero(~gone)
         return replace(
-            self, columns=self.columns.take(kept).freeze(), rates=self.rates[kept], dying=self.dying[kept]
+            self,
+            columns=self.columns.take(kept).freeze(),
+            rates=self.rates[kept],
+            dying=self.dying[kept],
+            translation=None if self.translation is None else self.translation[kept],
         )
 
     @classmethod
@@ -65,6 +74,7 @@ def advance(
     until: int,
     counters: Mapping[str, int],
     mark_names: tuple[str, ...] = ("",),
+    translated: Translated = NOTHING_TRANSLATED,
 ) -> Snapshot:
     """The snapshot after `before`: `columns` read between `now` and `until` (datapath ns) at Unix `time`.
 
@@ -80,5 +90,7 @@ def advance(
         dying=dying(columns, now),
         counters=counters,
         mark_names=mark_names,
+        translated=translated,
+        translation=translated.rows_of(columns.id),
         interval=(now - before.now) / 1e9 if before.seq else 0.0,
     )

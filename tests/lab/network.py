@@ -21,7 +21,7 @@ from typing import Any
 from pyroute2 import netns
 
 PREFIX = "lab-"
-DEADLINE = 20.0  # seconds for anything to come true; generous, for the machine may be busy
+DEADLINE = 60.0  # seconds for anything to come true; generous, for the machine may be busy
 
 _numbers = itertools.count()
 

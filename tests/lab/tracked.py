@@ -50,12 +50,12 @@ class Count:
 class Tracked:
     """`ctweb run` in a namespace."""
 
-    def __init__(self, machine: Namespace, directory: Path, *arguments: str) -> None:
+    def __init__(self, machine: Namespace, directory: Path, *arguments: str, config: str = CONFIG) -> None:
         self.machine = machine
         directory.mkdir(parents=True, exist_ok=True)
         self.options = ("--config", directory / "ctweb.toml", "--state-dir", directory / "state")
         self.log = directory / "log"
-        (directory / "ctweb.toml").write_text(CONFIG)
+        (directory / "ctweb.toml").write_text(config)
         listen = ("--listen", f"127.0.0.1:{PORT}")
         with self.log.open("ab") as log:
             self.process = machine.start(CTWEB, "run", *self.options, *listen, *arguments, stderr=log)
