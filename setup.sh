@@ -52,6 +52,7 @@ missing_packages() {
 		ping iputils-ping
 		setpriv util-linux
 		shellcheck shellcheck
+		sysctl procps
 	END
 }
 
