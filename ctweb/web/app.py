@@ -14,6 +14,7 @@ from werkzeug.exceptions import HTTPException
 from ctweb.tracker import TableSource
 from ctweb.web import guard, rest
 from ctweb.web.live import Live
+from ctweb.web.rest_answers import error_body
 
 log = logging.getLogger(__name__)
 
@@ -60,11 +61,11 @@ def create_app(
 
     @app.errorhandler(HTTPException)
     def refuse(error: HTTPException) -> tuple[Response, int]:
-        return rest.error_body(error.code or 500, error.description if error.code != 404 else None)
+        return error_body(error.code or 500, error.description if error.code != 404 else None)
 
     @app.errorhandler(Exception)
     def fail(error: Exception) -> tuple[Response, int]:
         log.exception("a request failed")
-        return rest.error_body(500, "an error in ctweb; its log says more")
+        return error_body(500, "an error in ctweb; its log says more")
 
     return app
