@@ -92,17 +92,32 @@ def test_both_start_the_same_connections(table):
 
 
 def test_removed_again_and_again_while_it_counts(table):
-    def remover() -> None:
-        for _ in range(3000):
-            for key, conn in table.entries():
-                table.datapath.remove(
-                    np.array([key], table.datapath.key_dtype), np.array([conn["id"]], np.uint64)
-                )
+    removals, repeat, rounds = 50, 500, 0
+    done = threading.Event()
 
-    together(sender(table, "tc_ingress", [ASK, ANSWER], 100, 5000), remover)
+    def count() -> None:
+        nonlocal rounds
+        runner = TestRunner(table.datapath.programs["tc_ingress"])
+        while not done.is_set():
+            for frame in (ASK, ANSWER):
+                runner.run(frame, repeat=repeat)
+            rounds += 1
+
+    def remover() -> None:
+        removed = 0
+        try:
+            while removed < removals:
+                for key, conn in table.entries():
+                    removed += table.datapath.remove(
+                        np.array([key], table.datapath.key_dtype), np.array([conn["id"]], np.uint64)
+                    )
+        finally:
+            done.set()
+
+    together(count, remover)
     counted = table.counted()
-    assert counted["REMOVED"] > 10
-    assert counted["OFFERED_PACKETS"] == 1_000_000
+    assert counted["REMOVED"] == removals
+    assert counted["OFFERED_PACKETS"] == rounds * 2 * repeat
     table.check_conservation()
 
 
