@@ -35,11 +35,11 @@ def wait_for(what: str, condition: Callable[[], Any], state: Callable[[], Any] =
     return answer
 
 
-def remove_stale() -> None:
+def remove_stale(prefix: str = PREFIX) -> None:
     """Remove the namespaces of runs that are no more."""
     for name in netns.listnetns():
-        pid = name.removeprefix(PREFIX).split("-")[0]
-        if name.startswith(PREFIX) and pid.isdigit() and not Path(f"/proc/{pid}").exists():
+        pid = name.removeprefix(prefix).split("-")[0]
+        if name.startswith(prefix) and pid.isdigit() and not Path(f"/proc/{pid}").exists():
             netns.remove(name)
 
 
@@ -124,12 +124,13 @@ class Namespace:
 class Network:
     """Namespaces by role, joined by veth pairs."""
 
-    def __init__(self, stack: ExitStack) -> None:
+    def __init__(self, stack: ExitStack, prefix: str) -> None:
         self._stack = stack
+        self._prefix = prefix
 
     def namespace(self, role: str) -> Namespace:
         """A new machine with its loopback up."""
-        made = Namespace(role, f"{PREFIX}{os.getpid()}-{next(_numbers)}-{role}")
+        made = Namespace(role, f"{self._prefix}{os.getpid()}-{next(_numbers)}-{role}")
         subprocess.run(["ip", "netns", "add", made.name], check=True)
         self._stack.callback(made.close)
         # Quiet: no packets but the test's.
@@ -144,10 +145,10 @@ class Network:
 
 
 @contextmanager
-def network() -> Iterator[Network]:
-    remove_stale()
+def network(prefix: str = PREFIX) -> Iterator[Network]:
+    remove_stale(prefix)
     with ExitStack() as stack:
-        yield Network(stack)
+        yield Network(stack, prefix)
 
 
 @dataclass(frozen=True)
