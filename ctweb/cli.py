@@ -59,7 +59,10 @@ class ListenType(click.ParamType):
 
 
 def configured(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the command --config and --state-dir, and what comes of them as its first argument, a Config."""
+    """Give the command --config and --state-dir, and what comes of them as its first argument, a Config.
+
+    The context's `obj` reads that again.
+    """
 
     @click.option(
         "--config",
@@ -76,9 +79,13 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(command)
     def with_config(config_file: Path | None, state_dir: Path | None, **arguments: Any) -> Any:
+        def read() -> Config:
+            return overridden(configuration.load(config_file), state_dir=state_dir and state_dir.absolute())
+
+        click.get_current_context().obj = read
         with failing_in_one_line(ConfigError):
-            config = configuration.load(config_file)
-        return command(overridden(config, state_dir=state_dir and state_dir.absolute()), **arguments)
+            config = read()
+        return command(config, **arguments)
 
     return with_config
 
@@ -110,8 +117,9 @@ def run(config: Config, keep: bool, **options: Any) -> None:
     """Track connections and serve them, in the foreground, until SIGTERM or Ctrl-C."""
     from ctweb import run as running  # noqa: PLC0415  # brings BCC and gunicorn along, slow to import
 
+    read = click.get_current_context().obj
     with failing_in_one_line(running.RunError):
-        running.run(overridden(config, **options), keep=keep)
+        running.run(overridden(config, **options), keep=keep, reread=lambda: overridden(read(), **options))
 
 
 @main.command(name="print")

@@ -16,7 +16,7 @@ import msgspec
 from msgspec import Meta
 
 from ctweb.rules import Rule, RuleError, parse_rules
-from ctweb.settings import SettingError, Tracking, parse_changes
+from ctweb.settings import LONGEST, MINUTE, SECOND, SettingError, Tracking, parse_changes, parse_time
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -88,6 +88,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Annotated[int, Meta(ge=1, le=1 << 24)] | None,
         Meta(description="a whole number from 1 to 16777216; without it, as many as suit the machine's RAM"),
     ] = None
+    auto_timeout: Annotated[
+        int, Meta(description='a time from 1s to 7w such as "15m"')
+    ] = 15 * MINUTE
     rule: Annotated[
         tuple[Rule, ...], Meta(description="tables, each under a line [[rule]]")
     ] = ()
@@ -153,6 +156,8 @@ def _value(file: str, key: str, value: object) -> Any:
     try:
         if kind is Listen:
             return Listen.parse(msgspec.convert(value, str))
+        if key == "auto-timeout":
+            return _time(value)
         if kind is Path:
             return _absolute(msgspec.convert(value, str))
         return msgspec.convert(value, kind)
@@ -164,6 +169,14 @@ def _absolute(text: str) -> Path:
     if not text.startswith("/") or "\0" in text:
         raise ValueError(text)
     return Path(text)
+
+
+def _time(value: object) -> int:
+    """Milliseconds of a time value, or of whole seconds."""
+    ms = parse_time(str(msgspec.convert(value, str | int)))
+    if not SECOND <= ms <= LONGEST:
+        raise ValueError(value)
+    return ms
 
 
 def _tracking(file: str, table: dict[str, object]) -> Tracking:

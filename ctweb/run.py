@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,7 +23,10 @@ from ctweb.datapath.conntrack import Conntrack
 from ctweb.datapath.follow import Interfaces
 from ctweb.datapath.interfaces import NoSuchInterfaceError
 from ctweb.datapath.marking import Marking
+from ctweb.enabled import Enabled
 from ctweb.instance import InstanceError
+from ctweb.reload import Reload
+from ctweb.rules import RuleError
 from ctweb.state import StateError
 from ctweb.tracker import Tracker
 from ctweb.web import server
@@ -36,30 +40,34 @@ class RunError(Exception):
     """It cannot run; the message is one clear line. Nothing is left attached."""
 
 
-def run(config: Config, *, keep: bool) -> None:
+def run(config: Config, *, keep: bool, reread: Callable[[], Config]) -> None:
     """Run in the foreground until SIGTERM or SIGINT. With `keep` the programs stay attached at the end.
+
+    reread: reads the configuration again, after a SIGHUP; raises ConfigError.
 
     Raises RunError, with nothing left attached.
     """
     log.set_up()
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until the server takes over
+    reload = Reload(config, reread)
     try:
         with ExitStack() as stack:
             try:
-                _run(config, stack, keep=keep)
+                stack.callback(reload.stop)
+                _run(config, stack, reload, keep=keep)
             finally:
                 # What is left to do takes no time, and must be done.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
         logger.info("stopped while starting")
-    except (AttachError, BuildError, InstanceError, NoSuchInterfaceError, StateError) as error:
+    except (AttachError, BuildError, InstanceError, NoSuchInterfaceError, RuleError, StateError) as error:
         raise RunError(str(error)) from error
     except (OSError, NetlinkError) as error:
         raise RunError(f"the kernel refused: {error}") from error
 
 
-def _run(config: Config, stack: ExitStack, *, keep: bool) -> None:
+def _run(config: Config, stack: ExitStack, reload: Reload, *, keep: bool) -> None:
     if keep and not os.path.ismount(BPFFS):
         raise RunError(f"--keep needs a BPF file system: mount -t bpf bpf {BPFFS}")
     stack.enter_context(instance.only_instance(config.state_dir))
@@ -74,6 +82,11 @@ def _run(config: Config, stack: ExitStack, *, keep: bool) -> None:
     conntrack.start()
     stack.callback(conntrack.stop)
     tracker.follow(conntrack)
+    enabled = Enabled(
+        setting=lambda: tracker.tracking.enabled,
+        rules=lambda: len(marking.rules),
+        auto_timeout=lambda: reload.config.auto_timeout,
+    )
     interfaces = Interfaces(
         datapath.programs,
         datapath.interfaces,
@@ -81,15 +94,20 @@ def _run(config: Config, stack: ExitStack, *, keep: bool) -> None:
         names=config.interfaces,
         keep=keep,
         noticed=marking.interfaces_are,
+        attached=enabled.verdict.active,
     )
     interfaces.start()
     stack.callback(interfaces.stop)
+    enabled.start(interfaces.set_attached)
+    stack.callback(enabled.stop)
+    tracker.enabled = enabled
     tracker.start()
     stack.callback(tracker.stop)
 
     host, port = listener.getsockname()[:2]
-    live = Live(tracker)
+    live = Live(tracker, enabled)
     live.start()
+    reload.start(tracker, marking)
     app = create_app(
         tracker,
         live,

@@ -173,9 +173,11 @@ SETTINGS: dict[str, Setting] = {
 """Every setting by its RouterOS name, in RouterOS's order."""
 
 READ_ONLY = (
-    "max-entries", "total-entries", "total-ip4-entries", "total-ip6-entries", "active-ipv4", "active-ipv6",
+    "active", "reason", "max-entries", "total-entries", "total-ip4-entries", "total-ip6-entries", "active-ipv4",
+    "active-ipv6",
 )
-"""What stands beside the settings in `/ip/firewall/connection/tracking` and cannot be set there."""
+"""What stands beside the settings in `/ip/firewall/connection/tracking` and cannot be set there; `active` and `reason`
+are ours."""
 
 
 def _parse(setting: Setting, value: str) -> bool | int | str:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from ctweb import state
 from ctweb.datapath.maps import Reader, keys
 from ctweb.datapath.translations import Standing, Translations
+from ctweb.enabled import Enabled, Verdict
 from ctweb.settings import Tracking, as_text, parse_changes
 from ctweb.table import expiry
 from ctweb.table.columns import BLOCK, Columns
@@ -54,6 +55,10 @@ class TableSource(Protocol):
         """
 
     @property
+    def verdict(self) -> Verdict:
+        """Whether connections are tracked at the moment, and why."""
+
+    @property
     def max_entries(self) -> int: ...
 
     def remove(self, ids: Iterable[int]) -> int:
@@ -88,6 +93,7 @@ class Tracker(TableSource):
         self._last_error = ""
         self._reaping = threading.Lock()  # one run of the reaper at a time: it keeps its buffers
         self._changing = threading.Lock()  # one change of settings at a time: file, kernel and _tracking agree
+        self.enabled: Enabled | None = None  # reviewed after each change of settings
         self._tracking, self._saved = state.load(state_dir, base)
         datapath.apply(self._tracking)
 
@@ -120,6 +126,10 @@ class Tracker(TableSource):
         return self._tracking
 
     @property
+    def verdict(self) -> Verdict:
+        return self.enabled.verdict if self.enabled else Verdict(True, "nobody decides")
+
+    @property
     def max_entries(self) -> int:
         return self._datapath.options.max_entries
 
@@ -135,7 +145,26 @@ class Tracker(TableSource):
                 state.save(self._state_dir, self._saved)
                 raise
             self._tracking, self._saved = tracking, saved
-            return tracking
+        self.review()
+        return tracking
+
+    def review(self) -> None:
+        """Decide afresh whether to track; what follows from it is done when this returns."""
+        if self.enabled:
+            self.enabled.review()
+
+    def rebase(self, base: Tracking) -> tuple[str, ...]:
+        """Put other settings into force, under those that were set while it ran; the names of these.
+
+        Raises OSError, and changes nothing.
+        """
+        with self._changing:
+            tracking = parse_changes(base, self._saved)
+            self._datapath.apply(tracking)
+            self._tracking = tracking
+            saved = tuple(self._saved)
+        self.review()
+        return saved
 
     def remove(self, ids: Iterable[int]) -> int:
         columns = self._snapshot.columns

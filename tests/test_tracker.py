@@ -357,3 +357,23 @@ class TestSettings:
         kept = Tracker(tracker._datapath, Tracking(), tmp_path / "state").tracking
         assert kept == tracker.tracking
         assert (kept.tcp_close_timeout, kept.tcp_close_wait_timeout) == (100_000, 104_000)
+
+
+class TestReload:
+    def test_what_was_set_while_it_ran_stands_above_another_configuration(self, datapath, tracker):
+        tracker.set_tracking({"udp-timeout": "20s"})
+        kept = tracker.rebase(Tracking(udp_timeout=30_000, icmp_timeout=40_000))
+        assert kept == ("udp-timeout",)
+        assert (tracker.tracking.udp_timeout, tracker.tracking.icmp_timeout) == (20_000, 40_000)
+        packet(datapath, 1)
+        (expires,) = tracker.sweep().columns.expires.tolist()
+        assert (expires - datapath.clock.now()) / SECOND == pytest.approx(20, abs=5)
+
+    def test_settings_that_the_kernel_does_not_take_change_nothing(self, datapath, tracker, monkeypatch):
+        def refuse(tracking):
+            raise OSError("no")
+
+        monkeypatch.setattr(datapath, "apply", refuse)
+        with pytest.raises(OSError, match="no"):
+            tracker.rebase(Tracking(udp_timeout=30_000))
+        assert tracker.tracking == Tracking()

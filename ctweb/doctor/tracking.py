@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from pyroute2 import IPRoute
 
+from ctweb import state
 from ctweb.capacity import BYTES_PER_CONNECTION, default_max_entries, machine_memory
+from ctweb.client import Client, RefusedError
 from ctweb.config import Config
-from ctweb.datapath import clsact
+from ctweb.datapath import clsact, firewall
 from ctweb.datapath.attach import BPFFS, AttachError, HookChoice, choose, namespace_pins
 from ctweb.datapath.build import BuildError, BuildOptions, compile_datapath
 from ctweb.datapath.interfaces import Interface, Shape, plan, read
 from ctweb.datapath.xdp_features import native_xdp
 from ctweb.doctor.check import Check
+from ctweb.enabled import Needs, Verdict, decide
 from ctweb.instance import RUNTIME, InstanceError, find
+from ctweb.state import StateError
 
 
 def check_datapath(max_entries: int) -> Check:
@@ -76,6 +81,32 @@ def check_instance(holder: int | None, state_dir: Path) -> Check:
     return Check("running", True, f"process {running.pid}, at http://{host}:{running.port}/")
 
 
+def check_verdict(verdict: Verdict, running: bool) -> Check:
+    """Whether connections are tracked, or would be, and why."""
+    if running:
+        return Check("tracking", True, f"{'yes' if verdict.active else 'no'}: {verdict.reason}")
+    if verdict.active or not verdict.reason.startswith("auto"):
+        return Check("tracking", True, f"a run {'tracks' if verdict.active else 'does not track'}: {verdict.reason}")
+    return Check("tracking", True, "a run tracks while somebody looks: auto, and there is no rule")
+
+
+def tracking_verdict(config: Config, running: bool) -> Verdict:
+    """The running instance's, or what a run would come to once nobody has looked for a while."""
+    if running:
+        with suppress(InstanceError, RefusedError):
+            settings = Client(config.state_dir).settings()
+            return Verdict(settings["active"] == "true", settings["reason"])
+    try:
+        rule = firewall.reason()
+    except OSError as error:
+        rule = f"cannot tell whether there is a firewall rule ({error})"
+    try:
+        enabled = state.load(config.state_dir, config.tracking)[0].enabled
+    except StateError:
+        enabled = config.tracking.enabled
+    return decide(enabled, Needs(len(config.rule), rule, quiet=config.auto_timeout), config.auto_timeout)
+
+
 def check_leftovers(left: list[str], running: bool) -> Check:
     """What is attached, in words; with nobody running it is what a kept run, or one that was killed, left."""
     if not left:
@@ -110,4 +141,6 @@ def tracking_checks(config: Config, *, loadable: bool) -> list[Check]:
         return [*checks, Check("running", True, "cannot tell, nor what was left behind", "run ctweb doctor as root")]
     namespace = os.stat("/proc/self/ns/net").st_ino
     holder = lock_holder(RUNTIME / f"netns-{namespace}.lock", Path("/proc/locks").read_text())
-    return [*checks, check_instance(holder, config.state_dir), check_leftovers(left, holder is not None)]
+    running = holder is not None
+    verdict = check_verdict(tracking_verdict(config, running), running)
+    return [*checks, check_instance(holder, config.state_dir), verdict, check_leftovers(left, running)]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from collections.abc import Callable, Collection, Mapping
 from importlib import metadata
 from pathlib import Path
 
-from flask import Flask, Response, jsonify, send_from_directory
+from flask import Flask, Response, jsonify, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
 from ctweb.tracker import TableSource
@@ -19,6 +20,7 @@ from ctweb.web.rest_answers import error_body
 log = logging.getLogger(__name__)
 
 STATIC = Path(__file__).resolve().parents[2] / "static"
+CONNECTIONS = re.compile(r"/rest/ip(v6)?/firewall/connection(?!/tracking)")  # who asks for these needs tracking
 STALE_SECONDS = 5  # without a sweep: the table shown is no longer the table
 
 
@@ -35,6 +37,12 @@ def create_app(
     guard.protect(app, hosts)
     app.register_blueprint(rest.blueprint(source))
     live.add_to(app)
+
+    @app.after_request
+    def notice(response: Response) -> Response:
+        if response.status_code < 400 and CONNECTIONS.match(request.path):
+            live.enabled.looked()
+        return response
 
     @app.get("/")
     def index() -> Response:
@@ -53,6 +61,7 @@ def create_app(
             "sweep-age": None if age is None else round(age, 3),
             "sweep-seconds": round(snapshot.sweep_seconds, 6),
             "connections": len(snapshot),
+            "tracking": {"active": source.verdict.active, "reason": source.verdict.reason},
             "attached": len(attached),
             "interfaces": attached,
             "counters": {**snapshot.counters, **live.counters},

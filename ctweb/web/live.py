@@ -26,6 +26,7 @@ from simple_websocket import ConnectionClosed
 from werkzeug.exceptions import BadRequest
 from wsproto.utilities import ProtocolError
 
+from ctweb.enabled import Enabled, Verdict
 from ctweb.table.facts import facts_of
 from ctweb.table.query import QueryError, View, window
 from ctweb.table.rows import page_rows
@@ -58,8 +59,9 @@ class ViewMessage(msgspec.Struct, forbid_unknown_fields=True, tag="view"):
 class Live:
     """All open websockets, and what they have in common."""
 
-    def __init__(self, source: TableSource) -> None:
+    def __init__(self, source: TableSource, enabled: Enabled) -> None:
         self._source = source
+        self.enabled = enabled
         self._messages = _Messages()
         self._lock = threading.Lock()
         self._clients: set[Any] = set()
@@ -131,7 +133,11 @@ class Live:
         try:
             with self._place(client) as free:
                 if free:
-                    self._talk(client)
+                    self.enabled.page_opened()
+                    try:
+                        self._talk(client)
+                    finally:
+                        self.enabled.page_closed()
                 else:
                     client.close(TRY_AGAIN_LATER, f"too many clients: {CLIENTS} are connected, try again later")
         except (ConnectionClosed, OSError) as error:
@@ -164,7 +170,7 @@ class Live:
             snapshot = self._source.snapshot
             if view is not None and snapshot.seq != answered:
                 began = time.monotonic()
-                text = self._messages.rows(snapshot, view, self.counters)
+                text = self._messages.rows(snapshot, view, self.counters, self.enabled.verdict)
                 client.send(with_watched(text, snapshot, watch) if watch else text)
                 answered = snapshot.seq
                 # Who changes views all the time gets at most half a processor.
@@ -222,18 +228,18 @@ class _Messages:
         self._snapshot = _EMPTY
         self._made: dict[View, _Message] = {}
 
-    def rows(self, snapshot: Snapshot, view: View, counters: Mapping[str, int]) -> str:
+    def rows(self, snapshot: Snapshot, view: View, counters: Mapping[str, int], verdict: Verdict) -> str:
         with self._lock:
             if snapshot is not self._snapshot or len(self._made) > 2 * CLIENTS:  # views that nobody has any more
                 self._snapshot, self._made = snapshot, {}
             message = self._made.setdefault(view, _Message())
         with message.lock:
             if message.text is None:
-                message.text = _rows(snapshot, view, counters)
+                message.text = _rows(snapshot, view, counters, verdict)
             return message.text
 
 
-def _rows(snapshot: Snapshot, view: View, counters: Mapping[str, int]) -> str:
+def _rows(snapshot: Snapshot, view: View, counters: Mapping[str, int], verdict: Verdict) -> str:
     facts = facts_of(snapshot)
     shown = window(facts, view)
     message = {
@@ -247,5 +253,6 @@ def _rows(snapshot: Snapshot, view: View, counters: Mapping[str, int]) -> str:
         "sort": view.sort,
         "rows": msgspec.Raw(page_rows(facts, shown.indexes)),
         "counters": {**snapshot.counters, **counters},
+        "tracking": {"active": verdict.active, "reason": verdict.reason},
     }
     return msgspec.json.encode(message).decode()

@@ -157,4 +157,7 @@ def _totals(source: TableSource) -> dict[str, str]:
         "total-ip4-entries": len(snapshot) - ipv6,
         "total-ip6-entries": ipv6,
     }
-    return {name: str(value) for name, value in values.items()} | {"active-ipv4": "true", "active-ipv6": "true"}
+    verdict = source.verdict
+    texts = {name: str(value) for name, value in values.items()}
+    texts |= {"active": "true" if verdict.active else "false", "reason": verdict.reason}
+    return texts | {"active-ipv4": "true", "active-ipv6": "true"}

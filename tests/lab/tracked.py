@@ -69,6 +69,10 @@ class Tracked:
         except OSError:
             return False
 
+    def cli(self, *words: str) -> tuple[object, ...]:
+        """Another command on this instance."""
+        return (CTWEB, *words, *self.options)
+
     def get(self, path: str) -> object:
         """The JSON at a path; not 200 fails."""
         connection = http.client.HTTPConnection("127.0.0.1", PORT)

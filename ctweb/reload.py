@@ -1,0 +1,111 @@
+"""SIGHUP: the configuration is read again, and what can change while it runs is put into force."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+from collections.abc import Callable
+
+from ctweb.config import Config, ConfigError
+from ctweb.datapath.build import BuildError
+from ctweb.datapath.marking import Marking
+from ctweb.rules import RuleError
+from ctweb.settings import as_text, format_time
+from ctweb.tracker import Tracker
+
+log = logging.getLogger(__name__)
+
+FIXED = ("interfaces", "listen", "state-dir", "hook", "max-entries", "marks")
+"""Keys that are only read at the start."""
+
+
+class Reload:
+    """The configuration in force, and the thread `reload` that reads it again after each SIGHUP.
+
+    read: reads the configuration as at the start, command line included. The signal's own action is taken away as
+    soon as this is made, in the main thread. A SIGHUP because the terminal has gone ends the program as SIGTERM does.
+    """
+
+    def __init__(self, config: Config, read: Callable[[], Config]) -> None:
+        self.config = config  # in force, as far as it can change
+        self._started = config
+        self._read = read
+        self._bell = os.eventfd(0)
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="reload", daemon=True)
+        self._on_terminal = _has_terminal()
+        signal.signal(signal.SIGHUP, self._ring)
+
+    def start(self, tracker: Tracker, marking: Marking) -> None:
+        """From here on reload; a SIGHUP that came before is obeyed now."""
+        self._tracker, self._marking = tracker, marking
+        self._thread.start()
+
+    def stop(self) -> None:
+        signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        self._stopping.set()
+        os.eventfd_write(self._bell, 1)
+        if self._thread.ident is not None:
+            self._thread.join()
+        os.close(self._bell)
+
+    def _ring(self, *_: object) -> None:
+        if self._on_terminal and not _has_terminal():
+            os.kill(os.getpid(), signal.SIGTERM)
+        else:
+            os.eventfd_write(self._bell, 1)
+
+    def _run(self) -> None:
+        while os.eventfd_read(self._bell) and not self._stopping.is_set():
+            try:
+                log.info("reloaded: %s", self.reload())
+            except (ConfigError, RuleError, BuildError, OSError) as error:
+                log.error("not reloaded: %s; everything stays as it was", error)
+            except Exception as error:  # without this thread there would be no other reload
+                log.error("not reloaded: %s: %s", type(error).__name__, error)
+
+    def reload(self) -> str:
+        """Read the configuration and put it into force, all of it or nothing; what changed, in words.
+
+        Raises ConfigError, RuleError, BuildError or OSError.
+        """
+        new, old = self._read(), self.config
+        rules, settings = self._marking.rules, as_text(self._tracker.tracking)
+        said = []
+        if new.rule != rules:
+            self._marking.set(new.rule)
+            changed = f", {len(new.rule)} instead of {len(rules)}" if len(new.rule) != len(rules) else " changed"
+            said.append(f"rules{changed}")
+        try:
+            kept = self._tracker.rebase(new.tracking)
+        except OSError:
+            self._marking.set(rules)
+            raise
+        now = as_text(self._tracker.tracking)
+        changes = [f"{name}={now[name]} instead of {settings[name]}" for name in now if now[name] != settings[name]]
+        if changes:
+            said.append("tracking: " + ", ".join(changes))
+        before, wanted = as_text(old.tracking), as_text(new.tracking)
+        said += [f"{name} stays {now[name]}, set while it ran" for name in kept if before[name] != wanted[name]]
+        if new.auto_timeout != old.auto_timeout:
+            said.append(f"auto-timeout={format_time(new.auto_timeout)} instead of {format_time(old.auto_timeout)}")
+        fixed = [key for key in FIXED if getattr(new, _field(key)) != getattr(self._started, _field(key))]
+        if fixed:
+            said.append("a restart is needed for " + ", ".join(fixed))
+        self.config = new
+        self._tracker.review()
+        return "; ".join(said) or "nothing changed"
+
+
+def _field(key: str) -> str:
+    return key.replace("-", "_")
+
+
+def _has_terminal() -> bool:
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
