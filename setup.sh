@@ -91,6 +91,18 @@ install_python_packages() {
 	echo "$wanted" >".venv/$1.stamp"
 }
 
+# promtool alone: the package it comes in would start a Prometheus on this machine. $1: where it goes.
+install_promtool() {
+	[ ! -x "$1" ] || return 0
+	say "taking promtool out of Debian's package prometheus"
+	unpacked=$(mktemp -d)
+	(cd "$unpacked" && apt-get -qq -o APT::Sandbox::User=root download prometheus && dpkg-deb --extract prometheus_*.deb . &&
+		install -m 755 usr/bin/promtool promtool) >&2 ||
+		die "could not get promtool; apt-get's own message is above. Is the network up, and are Debian's or Ubuntu's repositories configured?"
+	mv "$unpacked/promtool" "$1"
+	rm -rf "$unpacked"
+}
+
 # -- What npm provides: tools that check the page. The page itself needs none of them.
 install_node_packages() {
 	wanted=$(sha256sum <tests/browser/package-lock.json)
@@ -122,6 +134,7 @@ if ! venv_is_usable; then
 fi
 if [ "$mode" = test ]; then
 	install_python_packages test '.[test]'
+	install_promtool "$PWD/.venv/bin/promtool"
 	install_node_packages
 else
 	install_python_packages run .

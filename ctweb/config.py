@@ -72,6 +72,14 @@ _InterfaceName = Annotated[str, Meta(pattern=r"^(?!\.{1,2}\Z)[^\s/:]{1,15}\Z")]
 _MarkName = Annotated[str, Meta(min_length=1, max_length=64, pattern=r"^[^\x00-\x1f\x7f]+\Z")]
 
 
+class Metrics(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """What /metrics shows beside the counters."""
+
+    top_hosts: Annotated[
+        int, Meta(ge=0, le=100, description="how many of the busiest source hosts /metrics names, 0 to 100")
+    ] = 0
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """The configuration in force. Each description says what the key takes."""
 
@@ -88,6 +96,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Annotated[int, Meta(ge=1, le=1 << 24)] | None,
         Meta(description="a whole number from 1 to 16777216; without it, as many as suit the machine's RAM"),
     ] = None
+    metrics: Annotated[Metrics, Meta(description="a table with top-hosts, 0 to 100")] = Metrics()
     auto_timeout: Annotated[
         int, Meta(description='a time from 1s to 7w such as "15m"')
     ] = 15 * MINUTE

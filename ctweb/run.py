@@ -29,7 +29,7 @@ from ctweb.reload import Reload
 from ctweb.rules import RuleError
 from ctweb.state import StateError
 from ctweb.tracker import Tracker
-from ctweb.web import server
+from ctweb.web import metrics, server
 from ctweb.web.app import create_app
 from ctweb.web.live import Live
 
@@ -113,6 +113,15 @@ def _run(config: Config, stack: ExitStack, reload: Reload, *, keep: bool) -> Non
         live,
         hosts=(config.listen.host, host),
         hooks=lambda: {report.interface: report.hook for report in interfaces.reports if report.hook},
+    )
+    metrics.add_to(
+        app,
+        metrics.TableCollector(
+            tracker,
+            hooks=lambda: {each.interface: each.hook for each in interfaces.reports if each.hook or each.failed},
+            counters=lambda: live.counters,
+            top_hosts=config.metrics.top_hosts,
+        ),
     )
     stack.enter_context(instance.announced(config.state_dir, host, port))
     if not ipaddress.ip_address(host).is_loopback:

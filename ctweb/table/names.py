@@ -118,3 +118,25 @@ PROTOCOL_NUMBERS = (
     | {name: number for number, name in _PROTOCOLS.items()}
     | {"udplite": UDP_LITE, "ipv6-icmp": ICMPV6, "icmp6": ICMPV6, "esp": 50, "ah": 51}
 )
+
+# By enum counter (ebpf/types.h), as Snapshot.counters names them.
+END_CAUSES = ("expired", "early-drop", "reset", "reopened", "removed", "merged")
+"""Counters of connections that are over, by cause."""
+
+UNTRACKED_REASONS = (
+    "cut-link",
+    "cut-ip",
+    "malformed-ip",
+    "malformed-extension",
+    "cut-transport",
+    "malformed-transport",
+    "fragment",
+    "invalid-tcp",
+    "ignored-tcp",
+    "invalid-icmp",
+    "icmp-error",
+    "neighbour",
+    "refused",
+    "busy",
+)
+"""Counters of packets that belong to no connection, by reason."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from ctweb.table.names import FLAGS, TCP_STATES, Status
+from ctweb.table.names import END_CAUSES, FLAGS, TCP_STATES, UNTRACKED_REASONS, Status
 
 TYPES = (Path(__file__).parents[2] / "ebpf" / "types.h").read_text()
 
@@ -19,6 +19,13 @@ def test_tcp_states_are_in_the_order_of_the_datapath():
     (body,) = re.findall(r"enum tcp_state \{(.*?)\}", TYPES, re.S)
     names = [name.removeprefix("TCP_").lower().replace("_", "-") for name in re.findall(r"\w+", body)]
     assert list(TCP_STATES) == names
+
+
+def test_counters_are_those_of_the_datapath():
+    (body,) = re.findall(r"enum counter \{(.*?)\tCOUNTERS", TYPES, re.S)
+    names = [name.lower().replace("_", "-") for name in re.findall(r"^\tCOUNT_(\w+)", body, re.M)]
+    assert tuple(names[names.index("untracked") + 1 :]) == UNTRACKED_REASONS
+    assert tuple(names[names.index("expired") : names.index("merged") + 1]) == END_CAUSES
 
 
 def test_flag_letters_are_in_routeros_order():
