@@ -14,7 +14,15 @@ from running import command
 
 from ctweb.datapath.interfaces import Interface, Shape
 from ctweb.datapath.xdp_features import native_xdp
-from ctweb.doctor.tracking import check_instance, check_interface, check_leftovers, check_memory, lock_holder
+from ctweb.doctor.tracking import (
+    check_instance,
+    check_interface,
+    check_leftovers,
+    check_memory,
+    check_verdict,
+    lock_holder,
+)
+from ctweb.enabled import Verdict
 from ctweb.instance import RUNTIME, announced, only_instance
 
 ROOT = Path(__file__).parents[1]
@@ -115,3 +123,18 @@ def test_what_is_left_behind_only_counts_with_nobody_running():
     left = check_leftovers(["link a", "link b"], running=False)
     assert (left.ok, left.detail) == (True, "link a, link b")
     assert "ctweb detach" in left.remedy
+
+
+@pytest.mark.parametrize(
+    ("verdict", "running", "said"),
+    [
+        (Verdict(True, "auto: there is an nftables rule"), True, "yes: auto: there is an nftables rule"),
+        (Verdict(False, "enabled=no"), True, "no: enabled=no"),
+        (Verdict(True, "enabled=yes"), False, "a run tracks: enabled=yes"),
+        (Verdict(False, "enabled=no"), False, "a run does not track: enabled=no"),
+        (Verdict(False, "auto: no rule here"), False, "a run tracks while somebody looks: auto, and there is no rule"),
+    ],
+)
+def test_whether_it_tracks_and_why(verdict, running, said):
+    check = check_verdict(verdict, running)
+    assert (check.ok, check.detail) == (True, said)
