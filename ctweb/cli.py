@@ -140,6 +140,26 @@ def print_table(config: Config, filter_words: tuple[str, ...], as_json: bool, fo
             time.sleep(FOLLOW_SECONDS)
 
 
+@main.command()
+@configured
+@click.argument("filter_words", nargs=-1, metavar="FILTER")
+@click.option("--yes", is_flag=True, help="Do not ask before.")
+def remove(config: Config, filter_words: tuple[str, ...], yes: bool) -> None:
+    """Forget the connections that match FILTER; the next packet of one starts a new connection."""
+    where = " ".join(filter_words).strip()
+    if not where:
+        raise Failure("remove takes a FILTER such as src:10.0.0.7; without one it would remove every connection")
+    with failing_in_one_line(InstanceError, RefusedError):
+        client = Client(config.state_dir)
+        if not yes:
+            click.confirm(f"Remove {_connections(client.count(where))}?", abort=True)
+        click.echo(f"removed {_connections(client.remove(where))}")
+
+
+def _connections(count: int) -> str:
+    return f"{count} connection{'' if count == 1 else 's'}"
+
+
 def show_rows(rows: list[dict[str, str]], *, as_json: bool, again: bool) -> None:
     """Print a table. `again`: there will be more, so on a terminal it takes the place of the one before."""
     if as_json:

@@ -37,6 +37,19 @@ class Client:
             rows += msgspec.json.decode(self._ask("GET", tree + query), type=list[dict[str, str]])
         return rows
 
+    def count(self, where: str) -> int:
+        """How many connections match the filter `where`."""
+        return sum(self._told(tree + "/print", {"where": where, "count-only": ""}) for tree in TREES)
+
+    def remove(self, where: str) -> int:
+        """Remove the connections that match the filter `where`, which must not be empty; how many there were."""
+        return sum(self._told(tree + "/remove", {"where": where}) for tree in TREES)
+
+    def _told(self, path: str, arguments: Mapping[str, str]) -> int:
+        """The number that a command answers."""
+        answer = self._ask("POST", path, msgspec.json.encode(arguments))
+        return int(msgspec.json.decode(answer, type=dict[str, str])["ret"])
+
     def settings(self) -> dict[str, str]:
         return msgspec.json.decode(self._ask("GET", TRACKING), type=dict[str, str])
 

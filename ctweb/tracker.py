@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctweb import state
+from ctweb.datapath import conntrack_removal
 from ctweb.datapath.maps import Reader, keys
 from ctweb.datapath.translations import Standing, Translations
 from ctweb.enabled import Enabled, Verdict
@@ -62,7 +63,7 @@ class TableSource(Protocol):
     def max_entries(self) -> int: ...
 
     def remove(self, ids: Iterable[int]) -> int:
-        """Forget these connections; how many were there. The next packet of one starts a new connection.
+        """Forget these connections, in nf_conntrack too; how many were there. The next packet of one starts a new one.
 
         The newest snapshot is without them from here on. Raises OSError.
         """
@@ -170,6 +171,7 @@ class Tracker(TableSource):
         columns = self._snapshot.columns
         rows = np.flatnonzero(np.isin(columns.id, np.fromiter(ids, np.uint64)))
         gone = columns.id[rows]
+        conntrack_removal.delete(columns.take(rows))
         with self._reaping:
             count = self._datapath.remove(keys(columns, rows, self._datapath.key_dtype), gone)
         if len(gone):

@@ -100,6 +100,56 @@ def test_after_a_crash_it_says_that_nothing_runs(run):
     assert "not running" in failing("print", "--state-dir", ctweb.state_dir)
 
 
+def senders(ctweb: Ctweb, n: int) -> str:
+    """`n` UDP connections over each family from one port, which stay for an hour; a filter that means them."""
+    tracking = "/rest/ip/firewall/connection/tracking/set"
+    assert ctweb.post(tracking, {"udp-timeout": "1h"})[0] == 200
+    with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sender:
+        sender.bind(("::", 0))
+        port = sender.getsockname()[1]
+        for other in range(20_000, 20_000 + n):
+            sender.sendto(b"x", ("::1", other))
+            sender.sendto(b"x", ("::ffff:127.0.0.1", other))
+    where = f"proto:udp sport:{port}"
+    assert ctweb.post(tracking, {"udp-timeout": "10s"})[0] == 200
+    until(lambda: len(shown(ctweb, where)) == 2 * n)
+    return where
+
+
+def shown(ctweb: Ctweb, where: str) -> list[dict[str, str]]:
+    return json.loads(succeeding("print", where, "--json", "--state-dir", ctweb.state_dir))
+
+
+def test_remove_asks_with_the_count_and_takes_no_for_an_answer(ctweb: Ctweb):
+    where = senders(ctweb, 3)
+    for answer in ("n\n", "", "\n"):
+        done = command("remove", where, "--state-dir", ctweb.state_dir, input=answer)
+        assert "Remove 6 connections? [y/N]:" in done.stdout
+        assert done.returncode == 1
+        assert len(shown(ctweb, where)) == 6
+    done = command("remove", where, "dport:20001", "--state-dir", ctweb.state_dir, input="y\n")
+    assert done.returncode == 0, done
+    assert done.stdout.endswith("removed 2 connections\n")
+    assert sorted(row["dst-port"] for row in shown(ctweb, where)) == ["20000", "20000", "20002", "20002"]
+
+
+def test_remove_with_yes_does_not_ask(ctweb: Ctweb):
+    where = senders(ctweb, 1)
+    assert succeeding("remove", where, "--yes", "--state-dir", ctweb.state_dir) == "removed 2 connections\n"
+    assert shown(ctweb, where) == []
+    assert succeeding("remove", where, "--yes", "--state-dir", ctweb.state_dir) == "removed 0 connections\n"
+
+
+@pytest.mark.parametrize("words", [[], [""], ["  "]])
+def test_remove_without_a_filter_is_refused(ctweb: Ctweb, udp_port, words):
+    assert "remove takes a FILTER" in failing("remove", *words, "--yes", "--state-dir", ctweb.state_dir)
+    assert shown(ctweb, f"sport:{udp_port}")
+
+
+def test_remove_refuses_a_filter_in_its_own_words(ctweb: Ctweb):
+    assert "there is no field 'sorce'" in failing("remove", "sorce:1", "--yes", "--state-dir", ctweb.state_dir)
+
+
 def test_settings_are_shown_as_routeros_writes_them(ctweb: Ctweb):
     lines = succeeding("settings", "get", "--state-dir", ctweb.state_dir).splitlines()
     assert "tcp-established-timeout: 1d" in lines
@@ -146,7 +196,8 @@ def test_what_is_no_capture_is_one_clear_line(tmp_path):
         assert str(file) in failing("replay", file, "--state-dir", tmp_path / "state")
 
 
-@pytest.mark.parametrize("name", ["run", "print", "settings get", "settings set", "doctor", "detach", "replay"])
+@pytest.mark.parametrize("name", ["run", "print", "settings get", "settings set", "doctor", "detach", "replay",
+                                  "remove"])  # fmt: skip
 def test_every_command_takes_config_and_state_dir(tmp_path, name):
     (tmp_path / "ctweb.toml").write_text("nonsense = 1")
     more = {"settings set": ["a=b"], "replay": ["x.pcap"]}.get(name, [])
