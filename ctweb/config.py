@@ -103,13 +103,13 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     rule: Annotated[
         tuple[Rule, ...], Meta(description="tables, each under a line [[rule]]")
     ] = ()
-    tracking: Annotated[
-        Tracking, Meta(description="a table of tracking settings such as udp-timeout = \"10s\"")
-    ] = Tracking()
     marks: Annotated[
         dict[_MarkName, Annotated[int, Meta(ge=1, lt=1 << 32)]],
         Meta(description="a table of mark names with nf_conntrack's numbers, 1 to 4294967295, such as voip = 0x10"),
     ] = msgspec.field(default_factory=dict)
+    tracking: Annotated[
+        Tracking, Meta(description="a table of tracking settings such as udp-timeout = \"10s\"")
+    ] = Tracking()
 
 
 _KEYS = {f.encode_name: f.name for f in msgspec.structs.fields(Config)}
@@ -169,9 +169,15 @@ def _value(file: str, key: str, value: object) -> Any:
             return _time(value)
         if kind is Path:
             return _absolute(msgspec.convert(value, str))
-        return msgspec.convert(value, kind)
+        converted = msgspec.convert(value, kind)
     except (msgspec.ValidationError, ValueError):
         raise ConfigError(f"{file}: {key} takes {takes.description}, not {_shown(value)}") from None
+    if key == "marks":
+        names: dict[int, str] = {}
+        for name, number in converted.items():
+            if names.setdefault(number, name) != name:
+                raise ConfigError(f"{file}: marks: {_shown(names[number])} and {_shown(name)} are both {number}")
+    return converted
 
 
 def _absolute(text: str) -> Path:

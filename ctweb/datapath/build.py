@@ -96,7 +96,8 @@ def read_enums(text: str) -> dict[str, dict[str, int]]:
 class Datapath:
     """The loaded programs and their maps. Made by compile_datapath(), and gone with close().
 
-    programs: descriptors by name. connections, settings, interfaces, translations, counters: BCC tables. ended: descriptor of
+    programs: descriptors by name. connections, settings, interfaces, translations, counters: BCC tables.
+    ended: descriptor of
     the ring buffer of connections that ended (of a replay only).
     key_dtype, leaf_dtype: layouts of `struct tuple` and `struct conn`. enums: constants of the C source by enum.
     """
@@ -152,7 +153,7 @@ class Datapath:
             self.settings[self.settings.Key(0)] = settings
 
     def expect_nat(self, expected: bool) -> None:
-        """Whether packets may be translated on their way through the machine: looking for it has a cost. Raises OSError."""
+        """Whether packets may be translated on their way through: to look for it has a cost. Raises OSError."""
         with self._settings_lock:
             settings = self.settings[self.settings.Key(0)]
             settings.nat = expected

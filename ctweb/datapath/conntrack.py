@@ -1,8 +1,8 @@
 """Follows nf_conntrack, where it runs: what it translates, marks, expects or watches with a helper goes into the table.
 
-The thread `conntrack` owns it all. It listens to ctnetlink's events, with a filter in the kernel that passes only those of
-interest, and dumps the whole table when it begins, when events were lost, and once in a while, so that nothing is wrong for
-good. Neither turns nf_conntrack on: it starts to track with a rule or a table that needs it, not with a listener.
+The thread `conntrack` owns it all. It listens to ctnetlink's events, with a filter in the kernel that passes only
+those of interest, and dumps the whole table when it begins, when events were lost, and once in a while, so that
+nothing is wrong for good. Neither turns nf_conntrack on: it tracks when a rule needs it, not for a listener.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _SO_RCVBUFFORCE = 33
 
 
 class Conntrack:
-    """What nf_conntrack knows, kept in the table of `datapath` by a thread of its own. Methods may be called from any thread.
+    """What nf_conntrack knows, put into the table of `datapath`. Methods may be called from any thread.
 
     names: mark numbers by name, from the configuration. receive_buffer: bytes of the socket for events.
     """
@@ -84,14 +84,14 @@ class Conntrack:
         self._waiting: dict[bytes, bytes] = {}  # items without a connection, by their original tuple
         self._drained = time.monotonic()  # when no event was left to read
         self._behind = False
-        self._counts = dict.fromkeys(
-            ("conntrack-events", "conntrack-overruns", "conntrack-malformed", "conntrack-dumps", "conntrack-failures"), 0
-        )
+        self._counts = {
+            f"conntrack-{what}": 0 for what in ("events", "overruns", "malformed", "dumps", "failures")
+        }
         self._last_error = ""
 
     @property
     def counters(self) -> dict[str, int]:
-        """Totals since the start, and `conntrack-lag-ms`: how far the table may be behind nf_conntrack."""
+        """Totals since the start; `conntrack-lag-ms`: how far the table may be behind nf_conntrack; and who waits."""
         lag = time.monotonic() - self._drained if self._behind else 0.0
         return self._counts | {"conntrack-lag-ms": round(lag * 1000), "conntrack-waiting": len(self._waiting)}
 
@@ -121,7 +121,7 @@ class Conntrack:
                 self._lost = True
                 text = f"{type(error).__name__}: {error}"
                 if text != self._last_error:
-                    log.error("cannot follow nf_conntrack, trying again: %s", text, exc_info=log.isEnabledFor(logging.DEBUG))
+                    log.error("cannot follow nf_conntrack, trying again: %s", text)
                 self._last_error = text
                 if select.select([self._quit], [], [], _LOOK)[0]:
                     break
@@ -173,7 +173,7 @@ class Conntrack:
         self._take(news)
 
     def _take(self, entries: list[Entry]) -> None:
-        """Put these into the table. The last word on an entry counts; what has come and gone is learned all the same."""
+        """Put these into the table. An entry's last word counts; who has come and gone is learned all the same."""
         news: dict[bytes, bytes] = {}
         gone: dict[bytes, bytes] = {}
         for entry in entries:
@@ -186,7 +186,7 @@ class Conntrack:
                 gone.pop(key, None)
         self._learn(news.values())
         if gone:
-            for key, made in gone.items():
+            for key in gone:
                 if self._waiting.get(key[:TUPLE], b"")[:PAIR] == key:
                     del self._waiting[key[:TUPLE]]
             self._translations.forget(list(gone.values()))

@@ -86,9 +86,9 @@ def messages(data: bytes | memoryview) -> Iterator[tuple[int, int, int, int]]:
 
 
 def parse(data: bytes, start: int, end: int) -> Entry | None:
-    """The entry of the message of type NEW or DELETE that stands there; None: it has nothing that is not in its tuple.
+    """The entry of the message of type NEW or DELETE that stands there. Raises Malformed.
 
-    Raises Malformed.
+    None: nothing of it is of interest, it is neither translated nor marked, expected or watched by a helper.
     """
     if end - start < _BODY:
         raise Malformed("cut in the header")
@@ -165,15 +165,19 @@ def _attributes(data: bytes, at: int, end: int) -> dict[int, bytes]:
 
 # How a tuple of IPv4 and ports looks, which nearly all are: header fields, and what stands between them.
 _V4_PORTS = struct.Struct("=HHHH4sHH4sHHHHB3xHH2s2xHH2s2x")
-_V4_PORTS_HEADERS = (20, 8, 28, 5, 6, 6)
+_NESTED = 0x8000
+_V4_PORTS_HEADERS = (
+    20, _NESTED | _TUPLE_IP, 8, _V4_SRC, 8, _V4_DST,
+    28, _NESTED | _TUPLE_PROTO, 5, _NUM, 6, _SRC_PORT, 6, _DST_PORT,
+)  # fmt: skip
 
 
 def _ends(data: bytes, at: int, end: int) -> Ends:
     if end - at == _V4_PORTS.size:
-        (ip, _, src, src_kind, source, dst, dst_kind, destination, proto, _, num, num_kind, protocol,
-         sport, sport_kind, source_port, dport, dport_kind, destination_port) = _V4_PORTS.unpack_from(data, at)  # fmt: skip
-        kinds = (src_kind, dst_kind, num_kind, sport_kind, dport_kind)
-        if (ip, src, proto, num, sport, dport) == _V4_PORTS_HEADERS and dst == 8 and kinds == (1, 2, 1, 2, 3):
+        (*one, source, d1, d2, destination, p1, p2, n1, n2, protocol, s1, s2, source_port, e1, e2, destination_port) = (
+            _V4_PORTS.unpack_from(data, at)
+        )
+        if (*one, d1, d2, p1, p2, n1, n2, s1, s2, e1, e2) == _V4_PORTS_HEADERS:
             return Ends(source, destination, protocol, source_port, destination_port)
     parts = _attributes(data, at, end)
     addresses = _nested(parts, _TUPLE_IP)
@@ -185,9 +189,8 @@ def _ends(data: bytes, at: int, end: int) -> Ends:
     protocol = _sized(proto, _NUM, 1)[0]
     for number, kind, code in zip(_IDS, _TYPES, _CODES, strict=True):
         if number in proto:
-            return Ends(
-                source, destination, protocol, _sized(proto, number, 2), _sized(proto, kind, 1) + _sized(proto, code, 1)
-            )
+            what = _sized(proto, kind, 1) + _sized(proto, code, 1)
+            return Ends(source, destination, protocol, _sized(proto, number, 2), what)
     ports = [_sized(proto, port, 2) if port in proto else b"\0\0" for port in (_SRC_PORT, _DST_PORT)]
     return Ends(source, destination, protocol, ports[0], ports[1])
 
@@ -207,8 +210,8 @@ def _sized(parts: dict[int, bytes], kind: int, size: int) -> bytes:
 def event_filter() -> bytes:
     """A classic BPF program (an array of `struct sock_filter`) that passes the events worth reading.
 
-    That is every message of an entry with a mark or a helper, and NEW and DESTROY of one that is translated or expected:
-    nothing of that changes later.
+    That is every message of an entry with a mark or a helper, and NEW and DESTROY of one that is translated or
+    expected: nothing of that changes later.
     """
     load_byte, load_word_at_x, load_immediate, load_x, to_x, give = 0x30, 0x40, 0x00, 0x01, 0x07, 0x06
     equal, any_bit = 0x15, 0x45

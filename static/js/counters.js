@@ -22,6 +22,18 @@ const GROUPS = [
     ["refused", "packets that found the table full, with nothing to give up"],
     ["ended-packets", "packets of connections that are over"],
     ["ended-bytes", "their bytes"],
+    ["merged", "turned out to be the other direction of a translated one"],
+    ["nat-learned", "translations learned"],
+    ["nat-refused", "translations that there was no room for"],
+  ]],
+  ["From nf_conntrack", [
+    ["conntrack-events", "events read"],
+    ["conntrack-lag-ms", "milliseconds that the table may be behind"],
+    ["conntrack-overruns", "times that events were lost, and all was read afresh"],
+    ["conntrack-malformed", "messages that do not parse"],
+    ["conntrack-dumps", "times that all of its table was read"],
+    ["conntrack-failures", "times that it could not be followed"],
+    ["conntrack-waiting", "of its connections, those no packet has shown here yet"],
   ]],
   ["Packets of no connection", [
     ["untracked-bytes", "the bytes of all below"],

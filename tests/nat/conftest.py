@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pytest
-
 from lab.network import IPV4, IPV6, Ends, Namespace, client_router_server, network, wait_for
 from lab.tracked import CONFIG, Row, Tracked
+
 from nat.oracle import disagreement, entries
 
 NOWHERE = {4: "10.9.9.9", 6: "fd09:9::9"}  # an address that stands for the server

@@ -61,7 +61,7 @@ def _ends(protocol: str, words: dict[str, str]) -> tuple[str, str]:
 
 
 def disagreement(ctweb: Tracked, entry: Row) -> str:
-    """How the table differs from nf_conntrack on this connection, "" if it does not: it has one row, and that is the same."""
+    """How the table differs from nf_conntrack on this connection; "" if it has one row, and that says the same."""
     rows = [row for row in ctweb.rows(protocol=entry["protocol"]) if _of(row, entry)]
     if len(rows) != 1:
         return f"{entry}: {len(rows)} rows: {rows}"
