@@ -5,6 +5,9 @@
 
 /* Given by ctweb/datapath/build.py:
  *   MAX_ENTRIES   connections the table holds
+ *   SPARE_ENTRIES further entries that the map holds: connections that are over and not deleted yet
+ *   FRESH_CELLS   size of the ring of new connections (room.h)
+ *   GRAVES        how many early drops later an entry is deleted
  *   TICK_NSEC     length of a jiffy
  *   CPU_BITS      bits that a CPU number needs, for connection ids
  *   INGRESS_ONLY  defined: no hook but tc ingress, which compiles several times faster

@@ -49,6 +49,15 @@ static __always_inline bool claim(struct conn *conn, u64 seen)
 	return __sync_val_compare_and_swap(&conn->expires, seen, EXPIRES_CLAIMED) == seen;
 }
 
+static __always_inline void count_live(s64 n)
+{
+	u32 zero = 0;
+	struct shared *all = shared.lookup(&zero);
+
+	if (all)
+		__sync_fetch_and_add(&all->live, n);
+}
+
 /* By the owner of the claim, which keeps it. */
 static __always_inline void end(const struct tuple *tuple, struct conn *conn, u64 expires, u64 now, struct per_cpu *cpu,
 				u32 cause)
@@ -66,6 +75,34 @@ static __always_inline void end(const struct tuple *tuple, struct conn *conn, u6
 	move_counters(conn, cpu);
 	count(cpu, cause, 1);
 	conn->created = now;
+	count_live(-1);
+}
+
+/* The graveyard: what packet programs have ended, each at a place that is taken in turn. The entry is deleted when its place is
+ * needed again: by then, GRAVES ends later, nobody can be counting on it any more. If its grace is not over yet, or its place is
+ * never needed, user space's next sweep deletes it. Written and read by the packet programs. */
+BPF_TABLE("array", u32, struct tuple, graves, GRAVES);
+
+enum { GRACE_TICKS = 2 };	/* longer than any program runs */
+
+static __always_inline void bury_later(const struct tuple *tuple, u64 now, struct per_cpu *cpu)
+{
+	u32 zero = 0;
+	struct shared *all = shared.lookup(&zero);
+	if (!all)
+		return;
+	u32 index = __sync_fetch_and_add(&all->grave, 1) % GRAVES;
+	struct tuple *grave = graves.lookup(&index);
+	if (!grave)
+		return;
+	/* Two CPUs are at the same place only if one was held up for GRAVES ends of the other: then a mixture is no tuple of the table. */
+	cpu->buried = *grave;
+	*grave = *tuple;
+	struct conn *conn = connections.lookup(&cpu->buried);
+
+	if (conn && READ_ONCE(conn->expires) == EXPIRES_ENDED && READ_ONCE(conn->created) + GRACE_TICKS * TICK_NSEC <= now &&
+	    claim(conn, EXPIRES_ENDED))
+		connections.delete(&cpu->buried);
 }
 
 static __always_inline u64 new_id(struct per_cpu *cpu)
@@ -103,25 +140,40 @@ static __always_inline void restart(struct conn *conn, const struct packet *pack
 {
 	/* Packets that found the old connection alive may read a mixture here. They are of the same two ends and at the same time, so
 	 * what they make of it is what some order of their arrival would have made. */
+	u64 place = take_place(&packet->tuple);
+
 	__builtin_memset(conn->window, 0, sizeof(*conn) - __builtin_offsetof(struct conn, window));
 	fill(conn, packet, start, now, bits, cpu, ifindex);
 	__sync_fetch_and_add(&conn->packets[ORIGINAL], packet->packets);
 	__sync_fetch_and_add(&conn->bytes[ORIGINAL], packet->bytes);
+	conn->fresh = place;
 	/* An exchange, for it orders all of the above before the entry is alive again. */
 	__sync_lock_test_and_set(&conn->expires, now + start->timeout);
+	count(cpu, COUNT_CREATED, 1);
+	count_live(1);
+	remember(&packet->tuple, place);
 }
 
 static __always_inline int insert(const struct packet *packet, const struct start *start, u64 now, u64 bits,
 				  struct per_cpu *cpu, u32 ifindex)
 {
 	struct conn *conn = &cpu->fresh;
+	u64 place = take_place(&packet->tuple);
+	int error;
 
 	__builtin_memset(conn, 0, sizeof(*conn));
 	conn->expires = now + start->timeout;
 	conn->packets[ORIGINAL] = packet->packets;
 	conn->bytes[ORIGINAL] = packet->bytes;
 	fill(conn, packet, start, now, bits, cpu, ifindex);
-	return connections.insert((struct tuple *)&packet->tuple, conn);
+	conn->fresh = place;
+	error = connections.insert((struct tuple *)&packet->tuple, conn);
+	if (!error) {
+		count(cpu, COUNT_CREATED, 1);
+		count_live(1);
+		remember(&packet->tuple, place);
+	}
+	return error;
 }
 
 /* Counts a packet, or several, on a live connection that was seen to expire at `expires`, and stamps it anew. */

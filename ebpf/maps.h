@@ -4,7 +4,20 @@
 #define CTWEB_MAPS_H
 
 /* The table. Written by the packet programs and the reaper; read by user space in batches. Memory as needed. */
-BPF_F_TABLE("hash", struct tuple, struct conn, connections, MAX_ENTRIES, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct tuple, struct conn, connections, MAX_ENTRIES + SPARE_ENTRIES, BPF_F_NO_PREALLOC);
+
+/* One element, each field in a cache line of its own. Written by the packet programs; `live` also by the reaper. */
+struct shared {
+	u64 live;		/* connections; signed, for entries that user space puts there itself are not counted */
+	u64 pad[7];
+	u64 fresh_head;		/* positions in the ring of new connections (room.h), ever growing: the next one to write, */
+	u64 pad2[7];
+	u64 fresh_tail;		/* and the oldest one */
+	u64 pad3[7];
+	u64 grave;
+	u64 pad4[7];
+};
+BPF_TABLE("array", u32, struct shared, shared, 1);
 
 /* One element. Written by user space, read by the packet programs. */
 BPF_TABLE("array", u32, struct settings, settings, 1);
@@ -19,6 +32,8 @@ struct per_cpu {
 	struct tcp_options options;
 	struct start start;
 	struct conn fresh;	/* where a new entry is put together */
+	struct tuple victim;
+	struct tuple buried;
 	struct translation translation;
 	u64 offered;		/* id of the packet's connection, if nothing of it has left yet (nat.h) */
 };

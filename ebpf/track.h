@@ -38,6 +38,11 @@ static __always_inline int decide(struct conn *conn, u64 word, u64 expires, u64 
 	case PROTOCOL_ICMPV6:
 		change->timeout = settings->timeout[TIMEOUT_ICMP];
 		break;
+	case PROTOCOL_GRE:
+		if (word & STATUS_BIT(STATUS_SEEN_REPLY))
+			change->bits |= STATUS_ASSURED;
+		change->timeout = settings->timeout[TIMEOUT_GENERIC];
+		break;
 	default:
 		change->timeout = settings->timeout[TIMEOUT_GENERIC];
 	}
@@ -77,6 +82,7 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	if (unlikely(verdict == VERDICT_RESET) && claim(conn, expires)) {
 		end(&packet->tuple, conn, expires, now, cpu, COUNT_RESET);
 		__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
+		bury_later(&packet->tuple, now, cpu);
 	}
 	return verdict;
 }
@@ -111,12 +117,12 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 	/* Still claimed is about to be deleted, most likely is already. */
 	if (unlikely(expires == EXPIRES_CLAIMED)) {
 		reason = start_of(packet, in_force, start);
+		if (!reason && !make_room(cpu, now))
+			reason = COUNT_REFUSED;
 		if (!reason) {
 			reason = insert(packet, start, now, bits, cpu, ifindex);
-			if (!reason) {
-				count(cpu, COUNT_CREATED, 1);
+			if (!reason)
 				return;
-			}
 		}
 		if (reason != -EEXIST) {
 			count_untracked(cpu, reason < 0 ? COUNT_REFUSED : reason, packet);
@@ -136,7 +142,6 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 		if (conn && expires != EXPIRES_CLAIMED && claim(conn, expires)) {
 			end(&packet->tuple, conn, expires, now, cpu, cause);
 			restart(conn, packet, start, now, bits, cpu, ifindex);
-			count(cpu, COUNT_CREATED, 1);
 			return;
 		}
 		reason = COUNT_BUSY;

@@ -116,7 +116,7 @@ struct conn {
 	u16 type;		/* connection-type, enum conn_type; 0: none */
 	u16 pad;
 	u32 ifindex;		/* interface of the first packet */
-	u32 pad2;
+	u32 fresh;		/* place in the ring of new connections (room.h) */
 };
 _Static_assert(sizeof(struct conn) == 160, "struct conn");
 

@@ -9,6 +9,7 @@
 
 /* A read that is made where it stands: others write to the same memory at any time. */
 #define READ_ONCE(x) (*(volatile typeof(x) *)&(x))
+#define WRITE_ONCE(x, value) (*(volatile typeof(x) *)&(x) = (value))
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define ntoh16(x) __builtin_bswap16(x)

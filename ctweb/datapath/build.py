@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -37,6 +38,10 @@ _PROGRAMS = (
 # Programs that the hooks call once rules are in force, with the map they are called through.
 _RULE_PROGRAMS = {"tc_mark": b"tc_rules", "xdp_mark": b"xdp_rules"}
 _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys", "u4")])
+
+
+GRAVES = 4096  # entries of connections that gave way, kept until nobody can be counting on them any more
+SMALL_TABLE = 1 << 17
 
 
 class BuildError(Exception):
@@ -111,6 +116,7 @@ class Datapath:
         self.connections = module.get_table(b"connections")
         self.settings = module.get_table(b"settings")
         self.interfaces = module.get_table(b"interfaces")
+        self.shared = module.get_table(b"shared")
         self.translations = module.get_table(b"translations")
         self.counters = module.get_table(b"per_cpu")
         self.key_dtype = np.dtype(self.connections.Key)
@@ -216,9 +222,14 @@ class Datapath:
     def remove(self, keys: np.ndarray[Any, np.dtype[Any]], ids: np.ndarray[Any, np.dtype[np.uint64]]) -> int:
         """End the connections under `keys` (key_dtype) that still have these `ids`; how many. Raises OSError.
 
-        They are gone at once; a later reap() gives their memory back.
+        They are gone at once, and new connections have their room when this returns.
         """
-        return self._reap("REAP_REMOVE", keys, ids, 0)
+        done = self._reap("REAP_REMOVE", keys, ids, 0)
+        if done:
+            ended = self.clock.now()
+            time.sleep(5 * self.clock.tick / 1e9)  # nobody can be counting on them after that
+            self._reap("REAP_EXPIRED", keys, ids, ended)
+        return done
 
     def _reap(self, mode: str, keys: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], when: int) -> int:
         size = self.enums[""]["REAP_KEYS"]
@@ -258,6 +269,10 @@ def compile_datapath(options: BuildOptions) -> Datapath:
     text = read_source()
     flags = [
         f"-DMAX_ENTRIES={options.max_entries}",
+        f"-DSPARE_ENTRIES={2 * GRAVES}",
+        f"-DGRAVES={GRAVES}",
+        # A cell for each connection; in small tables two, which is what one of IPv6 takes.
+        f"-DFRESH_CELLS={options.max_entries * (2 if options.max_entries <= SMALL_TABLE else 1)}",
         f"-DTICK_NSEC={tick_nanoseconds()}ULL",
         f"-DCPU_BITS={max(1, (os.sysconf('SC_NPROCESSORS_CONF') - 1).bit_length())}",
         "-Os",  # a third less for clang and the verifier to work through than BCC's -O2, and as fast

@@ -19,7 +19,6 @@ from crafted import (
     udp_frame,
 )  # fmt: skip
 
-from ctweb.datapath.build import BuildOptions, compile_datapath
 from ctweb.settings import Tracking
 
 ASK = udp_frame(CLIENT, 5000, SERVER, 53)
@@ -165,7 +164,8 @@ class TestExpiry:
         table.clear()
         table.see(tcp_frame(CLIENT, 1, SERVER, 2, SYN, seq=7))
         fresh = table.only().copy()
-        again["id"] = fresh["id"] = 0
+        for name in ("id", "fresh"):  # its own numbers
+            again[name] = fresh[name] = 0
         assert again.tobytes() == fresh.tobytes()
 
 
@@ -236,22 +236,6 @@ def test_ids_are_small_and_never_come_again(table):
         seen |= ids
         table.sleep(60)
     assert max(seen) < 2**40
-
-
-def test_a_full_table_refuses_and_says_so():
-    small = compile_datapath(BuildOptions(max_entries=100, replay=True))
-    try:
-        from table import Table  # noqa: PLC0415
-
-        small.apply(Tracking())
-        table = Table(small)
-        for port in range(200):
-            table.see(udp_frame(CLIENT, 5000 + port, SERVER, 53))
-        assert len(table.live()) == 100
-        assert table.untracked() == {"REFUSED": 100}
-        table.check_conservation()
-    finally:
-        small.close()
 
 
 class TestSegments:

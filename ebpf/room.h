@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* A full table: the oldest connection that is not assured gives way, at once and without a search.
+ *
+ * A ring remembers new connections in the order they came. Its oldest end is where a victim is looked for; what is found there and
+ * is assured, over or gone is forgotten on the way. While the table is more than half full each new connection does a little of
+ * that forgetting, so that the oldest end is a good victim when one is needed.
+ *
+ * A victim is ended, not deleted: another CPU may still be counting on it (docs/architecture.md). It goes to the graveyard, whose
+ * places are taken in turn, and its entry is deleted when its place is needed again, GRAVES victims later. So the map has room for
+ * a few more entries than the table has connections. */
+#ifndef CTWEB_ROOM_H
+#define CTWEB_ROOM_H
+
+enum { ROOM_TRIES = 16, TIDY_TRIES = 2 };
+
+enum room { ROOM_NONE, ROOM_FORGOT, ROOM_MADE };
+
+/* Looks at the oldest end of the ring. Unless it is to `drop`, only forgets what is no victim. */
+static __always_inline enum room oldest_gives_way(struct shared *all, struct per_cpu *cpu, u64 now, bool drop)
+{
+	struct tuple *tuple = &cpu->victim;
+	u64 tail = READ_ONCE(all->fresh_tail), head = READ_ONCE(all->fresh_head);
+
+	if (tail >= head)
+		return ROOM_NONE;
+	if (head - tail > FRESH_CELLS) {
+		/* Written over: go on with the oldest that is left. Who loses the exchange finds it done. */
+		__sync_val_compare_and_swap(&all->fresh_tail, tail, head - FRESH_CELLS);
+		return ROOM_FORGOT;
+	}
+	u64 size = recall(tail, (u64 *)tuple);
+	struct conn *conn = size ? connections.lookup(tuple) : 0;
+	u64 expires = conn ? READ_ONCE(conn->expires) : EXPIRES_CLAIMED;
+	/* Still the connection that was put there: one that was started anew under its tuple has a later place of its own. */
+	bool victim = conn && conn->fresh == (u32)tail && expires > EXPIRES_ENDED &&
+		      !(READ_ONCE(conn->status) & STATUS_ASSURED && expires > now);
+
+	if (victim && !drop)
+		return ROOM_NONE;
+	if (__sync_val_compare_and_swap(&all->fresh_tail, tail, tail + (size ? size : 1)) != tail)
+		return ROOM_FORGOT;		/* another CPU was first */
+	if (!victim || !claim(conn, expires))
+		return ROOM_FORGOT;
+	end(tuple, conn, expires, now, cpu, expires > now ? COUNT_EARLY_DROP : COUNT_EXPIRED);
+	__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
+	bury_later(tuple, now, cpu);
+	return ROOM_MADE;
+}
+
+/* Before a connection is made. False: the table is full, and nobody can give way. */
+static __always_inline bool make_room(struct per_cpu *cpu, u64 now)
+{
+	u32 zero = 0;
+	struct shared *all = shared.lookup(&zero);
+	if (!all)
+		return true;		/* cannot be: the array has one element */
+	s64 live = READ_ONCE(all->live);
+	bool full = live >= MAX_ENTRIES;
+
+	if (live < MAX_ENTRIES / 2)
+		return true;
+	for (int i = 0; i < ROOM_TRIES; i++) {
+		enum room room = oldest_gives_way(all, cpu, now, full);
+
+		if (room == ROOM_MADE)
+			return true;
+		if (room == ROOM_NONE || (!full && i + 1 >= TIDY_TRIES))
+			break;
+	}
+	return !full;
+}
+
+#endif
