@@ -8,6 +8,8 @@ import signal
 import threading
 from collections.abc import Callable
 
+import msgspec
+
 from ctweb.config import Config, ConfigError
 from ctweb.datapath.build import BuildError
 from ctweb.datapath.marking import Marking
@@ -17,8 +19,8 @@ from ctweb.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-FIXED = ("interfaces", "listen", "state-dir", "hook", "max-entries", "marks")
-"""Keys that are only read at the start."""
+LIVE = ("rule", "tracking", "auto_timeout")
+"""What of the configuration can change while it runs; the rest is read at the start only."""
 
 
 class Reload:
@@ -91,16 +93,16 @@ class Reload:
         said += [f"{name} stays {now[name]}, set while it ran" for name in kept if before[name] != wanted[name]]
         if new.auto_timeout != old.auto_timeout:
             said.append(f"auto-timeout={format_time(new.auto_timeout)} instead of {format_time(old.auto_timeout)}")
-        fixed = [key for key in FIXED if getattr(new, _field(key)) != getattr(self._started, _field(key))]
+        fixed = [
+            field.encode_name
+            for field in msgspec.structs.fields(Config)
+            if field.name not in LIVE and getattr(new, field.name) != getattr(self._started, field.name)
+        ]
         if fixed:
             said.append("a restart is needed for " + ", ".join(fixed))
         self.config = new
         self._tracker.review()
         return "; ".join(said) or "nothing changed"
-
-
-def _field(key: str) -> str:
-    return key.replace("-", "_")
 
 
 def _has_terminal() -> bool:
