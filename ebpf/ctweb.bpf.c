@@ -25,4 +25,5 @@
 #include "reap.h"
 #include "translate.h"
 #include "rules.h"
+#include "expect.h"
 #include "hooks.h"
