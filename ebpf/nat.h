@@ -7,7 +7,7 @@
 #ifndef CTWEB_NAT_H
 #define CTWEB_NAT_H
 
-enum { OFFERS = 4096 };		/* connections on their first way through the machine at a time; a power of two */
+enum { OFFERS = 1024 };		/* connections on their first way through the machine at a time; a power of two */
 enum { OFFER_PACKETS = 16 };	/* of a connection, as long as none has left */
 enum { OFFER_CLAIMED = 1 };	/* in offer.key: being written */
 #define KEY_HASH (1ULL << 32)	/* a flow hash, in skb->hash */
