@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -20,12 +19,11 @@ from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.client import Client, RefusedError
 from ctweb.config import Config, ConfigError, Listen
 from ctweb.instance import InstanceError
+from ctweb.printing import Printer
 from ctweb.settings import as_routeros
 from ctweb.state import StateError
-from ctweb.table.text import table_text
 
 FOLLOW_SECONDS = 1.0
-CLEAR = "\x1b[H\x1b[2J"
 
 
 class Failure(click.ClickException):
@@ -113,31 +111,45 @@ def main() -> None:
 @click.option("--listen", type=ListenType(), metavar="HOST:PORT", help=f"[default: {Config().listen}]")
 @click.option("--hook", type=click.Choice(["auto", "xdp", "tc"]), help="Where packets are met on their way in.")
 @click.option("--keep", is_flag=True, help="Leave the programs attached at the end; `ctweb detach` removes them.")
-def run(config: Config, keep: bool, **options: Any) -> None:
+@click.option("--log-json", is_flag=True, help="Log lines are JSON objects.")
+@click.option("--check-config", is_flag=True, help="Only say whether the configuration is good.")
+def run(config: Config, keep: bool, log_json: bool, check_config: bool, **options: Any) -> None:
     """Track connections and serve them, in the foreground, until SIGTERM or Ctrl-C."""
+    if check_config:
+        click.echo("OK")
+        return
     from ctweb import run as running  # noqa: PLC0415  # brings BCC and gunicorn along, slow to import
 
     read = click.get_current_context().obj
     with failing_in_one_line(running.RunError):
-        running.run(overridden(config, **options), keep=keep, reread=lambda: overridden(read(), **options))
+        running.run(
+            overridden(config, **options),
+            keep=keep,
+            log_json=log_json,
+            reread=lambda: overridden(read(), **options),
+        )
 
 
 @main.command(name="print")
 @configured
 @click.argument("filter_words", nargs=-1, metavar="[FILTER]")
 @click.option("--json", "as_json", is_flag=True, help="One JSON array of RouterOS's rows.")
-@click.option("--follow", is_flag=True, help="Again each second, until Ctrl-C.")
-def print_table(config: Config, filter_words: tuple[str, ...], as_json: bool, follow: bool) -> None:
+@click.option("--csv", "as_csv", is_flag=True, help="CSV with a line of names first, every property a column.")
+@click.option("--follow", is_flag=True, help="Again each second, until Ctrl-C; in place, on a terminal.")
+def print_table(config: Config, filter_words: tuple[str, ...], as_json: bool, as_csv: bool, follow: bool) -> None:
     """Show the running table: all of it, or what matches FILTER."""
+    if as_csv and (as_json or follow):
+        raise Failure(f"--csv does not go together with {'--json' if as_json else '--follow'}: leave one out")
     where = " ".join(filter_words)
+    printer = Printer(sys.stdout, "json" if as_json else "csv" if as_csv else "table", again=follow)
     with failing_in_one_line(InstanceError, RefusedError), suppress(KeyboardInterrupt):
         client = Client(config.state_dir)
         while True:
-            rows = client.connections(where)
-            show_rows(rows, as_json=as_json, again=follow)
+            printer.show(client.connections(where))
             if not follow:
                 return
             time.sleep(FOLLOW_SECONDS)
+    printer.close()
 
 
 @main.command()
@@ -158,17 +170,6 @@ def remove(config: Config, filter_words: tuple[str, ...], yes: bool) -> None:
 
 def _connections(count: int) -> str:
     return f"{count} connection{'' if count == 1 else 's'}"
-
-
-def show_rows(rows: list[dict[str, str]], *, as_json: bool, again: bool) -> None:
-    """Print a table. `again`: there will be more, so on a terminal it takes the place of the one before."""
-    if as_json:
-        between = "," if again else ",\n"
-        click.echo("[" + between.join(msgspec.json.encode(row).decode() for row in rows) + "]")
-    else:
-        terminal = sys.stdout.isatty()
-        text = table_text(rows, shutil.get_terminal_size().columns if terminal else None)
-        click.echo((CLEAR if again and terminal else "") + text, nl=bool(text))
 
 
 @main.command()

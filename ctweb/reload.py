@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from ctweb import service
 from ctweb.config import Config, ConfigError
 from ctweb.datapath.build import BuildError
 from ctweb.datapath.marking import Marking
@@ -19,7 +20,7 @@ from ctweb.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-LIVE = ("rule", "tracking", "auto_timeout")
+LIVE = ("rule", "tracking", "auto_timeout", "metrics")
 """What of the configuration can change while it runs; the rest is read at the start only."""
 
 
@@ -61,12 +62,14 @@ class Reload:
 
     def _run(self) -> None:
         while os.eventfd_read(self._bell) and not self._stopping.is_set():
+            service.reloading()
             try:
                 log.info("reloaded: %s", self.reload())
             except (ConfigError, RuleError, BuildError, OSError) as error:
                 log.error("not reloaded: %s; everything stays as it was", error)
             except Exception as error:  # without this thread there would be no other reload
                 log.error("not reloaded: %s: %s", type(error).__name__, error)
+            service.ready()
 
     def reload(self) -> str:
         """Read the configuration and put it into force, all of it or nothing; what changed, in words.
@@ -93,6 +96,8 @@ class Reload:
         said += [f"{name} stays {now[name]}, set while it ran" for name in kept if before[name] != wanted[name]]
         if new.auto_timeout != old.auto_timeout:
             said.append(f"auto-timeout={format_time(new.auto_timeout)} instead of {format_time(old.auto_timeout)}")
+        if new.metrics != old.metrics:
+            said.append(f"metrics: top-hosts={new.metrics.top_hosts} instead of {old.metrics.top_hosts}")
         fixed = [
             field.encode_name
             for field in msgspec.structs.fields(Config)

@@ -14,7 +14,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ctweb import instance, log
+from ctweb import instance, log, service
 from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.config import Config, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
@@ -40,22 +40,41 @@ class RunError(Exception):
     """It cannot run; the message is one clear line. Nothing is left attached."""
 
 
-def run(config: Config, *, keep: bool, reread: Callable[[], Config]) -> None:
+class _StopAsked:
+    """A signal handler that interrupts, and remembers it: Python drops what a handler raises within a destructor."""
+
+    def __init__(self) -> None:
+        self._asked = False
+
+    def __call__(self, number: int, frame: object) -> None:
+        self._asked = True
+        raise KeyboardInterrupt
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt if a signal came."""
+        if self._asked:
+            raise KeyboardInterrupt
+
+
+def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Config]) -> None:
     """Run in the foreground until SIGTERM or SIGINT. With `keep` the programs stay attached at the end.
 
-    reread: reads the configuration again, after a SIGHUP; raises ConfigError.
+    log_json: log lines are JSON. reread: reads the configuration again, after a SIGHUP; raises ConfigError.
 
     Raises RunError, with nothing left attached.
     """
-    log.set_up()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # as Ctrl-C, until the server takes over
+    log.set_up(as_json=log_json)
+    stop = _StopAsked()  # until the server takes over
+    signal.signal(signal.SIGTERM, stop)
+    signal.signal(signal.SIGINT, stop)
     reload = Reload(config, reread)
     try:
         with ExitStack() as stack:
             try:
                 stack.callback(reload.stop)
-                _run(config, stack, reload, keep=keep)
+                _run(config, stack, reload, stop, keep=keep)
             finally:
+                service.stopping()
                 # What is left to do takes no time, and must be done.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -67,7 +86,7 @@ def run(config: Config, *, keep: bool, reread: Callable[[], Config]) -> None:
         raise RunError(f"the kernel refused: {error}") from error
 
 
-def _run(config: Config, stack: ExitStack, reload: Reload, *, keep: bool) -> None:
+def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, keep: bool) -> None:
     if keep and not os.path.ismount(BPFFS):
         raise RunError(f"--keep needs a BPF file system: mount -t bpf bpf {BPFFS}")
     stack.enter_context(instance.only_instance(config.state_dir))
@@ -120,14 +139,16 @@ def _run(config: Config, stack: ExitStack, reload: Reload, *, keep: bool) -> Non
             tracker,
             hooks=lambda: {each.interface: each.hook for each in interfaces.reports if each.hook or each.failed},
             counters=lambda: live.counters,
-            top_hosts=config.metrics.top_hosts,
+            top_hosts=lambda: reload.config.metrics.top_hosts,
         ),
     )
     stack.enter_context(instance.announced(config.state_dir, host, port))
     if not ipaddress.ip_address(host).is_loopback:
         logger.warning("there is no sign-in yet: whoever reaches port %d sees the table and may change settings", port)
     logger.info("open %s", _url(host, port))
-    server.serve(app, listener, closing=live.stop)
+    watchdog = service.Watchdog(lambda: tracker.snapshot.seq)
+    stop.check()
+    server.serve(app, listener, ready=service.ready, alive=watchdog.beat, closing=live.stop)
     logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")
 
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+import fcntl
+import io
 import json
+import os
+import pty
+import re
 import signal
 import socket
+import struct
 import subprocess
+import termios
 from collections.abc import Iterator
 
 import pytest
 from running import CTWEB, Ctweb, command, until
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def udp_port(ctweb: Ctweb) -> Iterator[int]:
     """The port of a UDP socket that has sent one packet over loopback, which the table shows."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
@@ -66,6 +74,60 @@ def test_print_of_nothing_is_an_empty_array(ctweb: Ctweb):
 
 def test_print_refuses_a_filter_in_its_own_words(ctweb: Ctweb):
     assert "no-such" in failing("print", "no-such:1", "--state-dir", ctweb.state_dir)
+
+
+def test_print_as_csv_has_a_column_for_every_property(ctweb: Ctweb, udp_port):
+    place = ("--state-dir", ctweb.state_dir)
+    (line,) = csv.DictReader(io.StringIO(succeeding("print", f"sport:{udp_port}", "--csv", *place)))
+    (row,) = json.loads(succeeding("print", f"sport:{udp_port}", "--json", *place))
+    assert line["src-address"] == f"127.0.0.1:{udp_port}"
+    assert line["orig-bytes"] == row["orig-bytes"]
+    assert line["tcp-state"] == ""
+    assert row.keys() < line.keys()
+    header, *rest = succeeding("print", "protocol:ospf", "--csv", *place).splitlines()
+    assert header.startswith(".id,")
+    assert rest == []
+    assert "--csv" in failing("print", "--csv", "--follow", *place)
+    assert "--csv" in failing("print", "--csv", "--json", *place)
+
+
+def test_print_follows_in_blocks_where_there_is_no_terminal(ctweb: Ctweb, udp_port):
+    arguments = [CTWEB, "print", f"sport:{udp_port}", "--follow", "--state-dir", ctweb.state_dir]
+    with subprocess.Popen(arguments, stdout=subprocess.PIPE, text=True) as process:
+        blocks = [list(iter(process.stdout.readline, "\n")) for _ in range(2)]
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    for block in blocks:
+        assert block[0].startswith("Flags: ")
+        assert f"127.0.0.1:{udp_port}" in block[-1]
+    assert "\x1b" not in str(blocks)
+
+
+def test_print_follows_in_place_on_a_terminal(ctweb: Ctweb, udp_port):
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        for port in range(20000, 20010):
+            sender.sendto(b"x", ("127.0.0.1", port))
+    until(lambda: len(ctweb.get("/rest/ip/firewall/connection?protocol=udp")[1]) > 10)
+    master, terminal = pty.openpty()
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 8, 100, 0, 0))
+    arguments = [CTWEB, "print", "protocol:udp", "--follow", "--state-dir", ctweb.state_dir]
+    environment = {name: value for name, value in os.environ.items() if name not in ("LINES", "COLUMNS")}
+    with subprocess.Popen(arguments, stdout=terminal, env=environment) as process:
+        os.close(terminal)
+        seen = ""
+        while seen.count("\x1b[J") < 3:
+            seen += os.read(master, 65536).decode()
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=30) == 0
+    os.close(master)
+    assert seen.count("\x1b[2J") == 1  # cleared once, then drawn over
+    tables = re.sub(r"\x1b\[(2J|K)", "", seen).split("\x1b[H")[1:4]
+    for table in tables:
+        lines = table.split("\x1b[J")[0].splitlines()
+        assert lines[0].startswith("Flags: ")
+        assert len(lines) == 8  # there are more than fit
+        assert re.fullmatch(r"\.\.\. and \d+ more", lines[-1])
+        assert all(len(line) <= 100 for line in lines)
 
 
 def test_print_follows_until_it_is_interrupted(ctweb: Ctweb):
@@ -188,6 +250,16 @@ def test_settings_survive_a_restart_and_are_known_without_an_instance(run, tmp_p
     assert succeeding(*asked).splitlines() == ["udp-timeout: 42s", "generic-timeout: 7m"]
     run("--config", str(tmp_path / "ctweb.toml")).ready()
     assert succeeding(*asked).splitlines() == ["udp-timeout: 42s", "generic-timeout: 7m"]
+
+
+def test_a_configuration_is_checked_without_running(tmp_path):
+    file = tmp_path / "ctweb.toml"
+    file.write_text('[tracking]\nudp-timeout = "15s"\n')
+    assert succeeding("run", "--check-config", "--config", file) == "OK\n"
+    file.write_text('[tracking]\nudp-timeout = "soon"\n')
+    said = failing("run", "--check-config", "--config", file)
+    assert str(file) in said
+    assert "udp-timeout" in said
 
 
 def test_what_is_no_capture_is_one_clear_line(tmp_path):

@@ -38,7 +38,7 @@ def connections(snapshot: Snapshot) -> dict[tuple[str, str, str], int]:
 
 def busiest(snapshot: Snapshot, n: int) -> dict[str, float]:
     """Bytes per second, both directions, of the connections that each of the `n` busiest hosts began."""
-    active = np.flatnonzero(snapshot.rates.any(axis=1))
+    active = np.flatnonzero(snapshot.rates.any(axis=1)) if n else ()
     if not len(active):
         return {}
     facts = facts_of(snapshot)

@@ -58,7 +58,7 @@ class TableCollector(Collector):
     """Everything that is exported. May be asked by several threads.
 
     hooks: the hook (xdp, tc) of each tracked interface; "" for one that should have programs and has none.
-    counters: the web server's own. top_hosts: how many hosts are named; 0: none.
+    counters: the web server's own. top_hosts: how many hosts are to be named now; 0: none.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class TableCollector(Collector):
         *,
         hooks: Callable[[], Mapping[str, str]],
         counters: Callable[[], Mapping[str, int]],
-        top_hosts: int,
+        top_hosts: Callable[[], int],
     ) -> None:
         self._source = source
         self._top_hosts = top_hosts
@@ -117,7 +117,7 @@ class TableCollector(Collector):
             ),
             {(interface, hook): int(bool(hook)) for interface, hook in self._hooks().items()},
         )
-        if self._top_hosts:
+        if table.hosts:
             yield _labelled(
                 GaugeMetricFamily(
                     "ctweb_top_host_bytes_per_second",
@@ -131,7 +131,7 @@ class TableCollector(Collector):
         with self._lock:
             snapshot = self._source.snapshot
             if snapshot is not self._table.snapshot or not snapshot.seq:
-                hosts = busiest(snapshot, self._top_hosts) if self._top_hosts else {}
+                hosts = busiest(snapshot, self._top_hosts())
                 self._table = _Table(snapshot, connections(snapshot), hosts)
             return self._table
 

@@ -44,15 +44,22 @@ def listen(host: str, port: int) -> socket.socket:
     return socket.create_server(address[:2], family=family, backlog=128, dualstack_ipv6=every)
 
 
-def serve(app: Flask, listener: socket.socket, closing: Callable[[], None]) -> None:
+def serve(
+    app: Flask,
+    listener: socket.socket,
+    *,
+    ready: Callable[[], None],
+    alive: Callable[[], None],
+    closing: Callable[[], None],
+) -> None:
     """Serve `app` on `listener` in this thread, which must be the main one, until SIGTERM or SIGINT.
 
-    `closing` is called, perhaps twice, when the server stops, and must end what would keep requests running (the
-    websockets).
+    `ready` is called when requests are answered from here on, `alive` at least once a second. `closing` is called,
+    perhaps twice, when the server stops, and must end what would keep requests running (the websockets).
     """
     site = _Site(app)
     worker = _Worker(1, os.getpid(), [listener], site, 0, site.cfg, _Log(site.cfg))
-    worker.closing = closing
+    worker.ready, worker.still_alive, worker.closing = ready, alive, closing
     worker.init_process()
 
 
@@ -109,6 +116,8 @@ class _Connection(TConn):  # type: ignore[misc]
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
+    ready: Callable[[], None]
+    still_alive: Callable[[], None]  # `alive` is gunicorn's own: whether to go on
     closing: Callable[[], None]
 
     def __init__(self, *args: Any) -> None:
@@ -129,6 +138,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     def run(self) -> None:
         # A signal writes to the pipe, so that the loop below sees it at once and not at the next second.
         self.poller.register(self.PIPE[0], selectors.EVENT_READ, lambda pipe: os.read(pipe, 64))
+        self.ready()
         try:
             super().run()
         finally:
@@ -148,6 +158,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def notify(self) -> None:
         """Called by the loop before each round of events, at least once a second."""
+        self.still_alive()
         now = time.monotonic()
         while self.silent and (self.silent[0].initialized or self.silent[0].overdue(now)):
             self.drop_silent()

@@ -1,0 +1,67 @@
+"""What systemd is told (sd_notify): nothing when it did not start this process.
+
+The protocol is a datagram of lines on the socket that NOTIFY_SOCKET names; see sd_notify(3).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+def tell(*lines: str) -> None:
+    """Send these assignments, such as `READY=1`. What cannot be sent is logged: the work goes on without."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if not name:
+        return
+    address = "\0" + name[1:] if name.startswith("@") else name  # @: not in the file system
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
+            sender.connect(address)
+            sender.sendall("\n".join(lines).encode())
+    except OSError as error:
+        log.warning("cannot tell systemd %s at %s: %s", lines[0], name, error.strerror)
+
+
+def reloading() -> None:
+    """Say that the configuration is being read again; `ready` ends it."""
+    tell("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+
+def ready() -> None:
+    tell("READY=1")
+
+
+def stopping() -> None:
+    tell("STOPPING=1")
+
+
+class Watchdog:
+    """Says that this process is alive, as often as systemd wants to hear it, as long as `progress` goes on.
+
+    progress: a number that is another one whenever the work has advanced.
+    """
+
+    def __init__(self, progress: Callable[[], int]) -> None:
+        self._progress = progress
+        self._seen: int | None = None
+        self._due = 0.0
+        wanted = os.environ.get("WATCHDOG_USEC", "")
+        ours = os.environ.get("WATCHDOG_PID", str(os.getpid())) == str(os.getpid())
+        self._every = int(wanted) / 1e6 / 4 if ours and wanted.isdecimal() else None  # seconds; None: nobody listens
+
+    def beat(self) -> None:
+        """To be called at least once a second, by the thread whose being alive counts."""
+        now = time.monotonic()
+        if self._every is None or now < self._due:
+            return
+        seen = self._progress()
+        if seen != self._seen:
+            self._seen = seen
+            self._due = now + self._every
+            tell("WATCHDOG=1")
