@@ -13,7 +13,7 @@ from flask import Flask, Response, jsonify, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
 from ctweb.tracker import TableSource
-from ctweb.web import guard, rest
+from ctweb.web import guard, openapi, rest, settings_page
 from ctweb.web.live import Live
 from ctweb.web.rest_answers import error_body
 
@@ -36,6 +36,8 @@ def create_app(
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no redirects
     guard.protect(app, hosts)
     app.register_blueprint(rest.blueprint(source))
+    openapi.add_to(app)
+    settings_page.add_to(app, source, hooks)
     live.add_to(app)
 
     @app.after_request
