@@ -82,8 +82,8 @@ def file_server(machine: Namespace, ends: Ends, directory: Path) -> Iterator[int
 
 
 @contextmanager
-def iperf3_server(machine: Namespace, port: int) -> Iterator[None]:
-    process = machine.start("iperf3", "--server", "--port", port)
+def iperf3_server(machine: Namespace, port: int, *arguments: object) -> Iterator[None]:
+    process = machine.start("iperf3", "--server", "--port", port, *arguments)
     try:
         wait_for("iperf3 listens", lambda: machine.listening(port))
         yield

@@ -38,3 +38,9 @@ def ghosts(unused: dict[str, Iterator[int]]) -> Paths:
 
 def _paths(number: int) -> Paths:
     return path(IPV4, number), path(IPV6, number)
+
+
+@pytest.fixture
+def more_hosts(unused: dict[str, Iterator[int]]) -> Paths:
+    """As `hosts`, but others."""
+    return _paths(next(unused["hosts"]))

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from datapath.crafted import UDP, ethernet, ip, udp
 from lab.network import IPV4, IPV6, Ends, Namespace, client_router_server, network, wait_for
-from lab.tracked import PORT, Tracked
+from lab.tracked import CONFIG, PORT, Tracked
 from lab.traffic import watch_with_conntrack
 
 from parity.tables import Connection, of_ctweb, of_the_kernel, same, side_by_side
@@ -129,14 +129,15 @@ def parity(hook: str, directory: Path) -> Iterator[Parity]:
             )
         for device, number in (("lan", 1), ("wan", 2)):
             router.ip(
-                f"link set {device} address {MAC.hex(':')}",
+                f"link set {device} address {MAC.hex(':')} gso_max_segs 1",
                 *(f"neigh replace {one.host(number, n)} lladdr {GHOST} dev {device}"
                   for one in (IPV4, IPV6) for n in (*GHOSTS, LAST)),
             )  # fmt: skip
         watch_with_conntrack(router)
         router.sysctl(netfilter_nf_conntrack_checksum=0)  # nobody below the table looks at them
         router.sysctl(**{f"netfilter_nf_conntrack_{name}": 600 for name in TIMEOUTS})
-        ctweb = Tracked(router, directory, "--hook", hook, "--interface", "lan", "--interface", "wan")
+        config = CONFIG + "[marks]\nvoip = 16\n"
+        ctweb = Tracked(router, directory, "--hook", hook, "--interface", "lan", "--interface", "wan", config=config)
         with _wire(client) as near, _wire(server) as far:
             yield Parity(client, router, server, ctweb, hook, (near, far))
         assert ctweb.end() == 0, ctweb.log.read_text()

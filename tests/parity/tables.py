@@ -16,6 +16,7 @@ _STATES = {
 }  # fmt: skip
 _PORTS = ("sport", "dport")
 _QUESTION = ("type", "code", "id")
+MARKS = {"0": "", "16": "voip"}  # names of the kernel's marks, as configured
 
 
 @dataclass(frozen=True, order=True)
@@ -32,6 +33,8 @@ class Connection:
     assured: bool
     srcnat: bool
     dstnat: bool
+    mark: str
+    helper: bool
 
     @property
     def addresses(self) -> set[str]:
@@ -61,6 +64,8 @@ def of_the_kernel(line: str) -> Connection:
         "[ASSURED]" in words,
         _without_ports(reply, "dst", "dport") != _without_ports(original, "src", "sport"),
         _without_ports(reply, "src", "sport") != _without_ports(original, "dst", "dport"),
+        MARKS.get(original["mark"], original["mark"]),
+        "helper" in original,
     )
 
 
@@ -83,6 +88,8 @@ def of_ctweb(row: Row) -> Connection:
         row["assured"] == "true",
         row["srcnat"] == "true",
         row["dstnat"] == "true",
+        row.get("connection-mark", ""),
+        row["uses-helper"] == "true",
     )
 
 
