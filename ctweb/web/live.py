@@ -26,13 +26,13 @@ from simple_websocket import ConnectionClosed
 from werkzeug.exceptions import BadRequest
 from wsproto.utilities import ProtocolError
 
-from ctweb.enabled import Enabled, Verdict
+from ctweb.enabled import Enabled
 from ctweb.table.facts import facts_of
 from ctweb.table.query import QueryError, View, window
 from ctweb.table.rows import page_rows
 from ctweb.table.snapshot import Snapshot
 from ctweb.tracker import TableSource
-from ctweb.web import websocket
+from ctweb.web import settings_page, websocket
 
 log = logging.getLogger(__name__)
 
@@ -98,6 +98,15 @@ class Live:
     def counters(self) -> dict[str, int]:
         with self._lock:
             return {"websockets": len(self._clients), "websockets-refused": self._refused}
+
+    def _news(self, snapshot: Snapshot) -> dict[str, Any]:
+        """What every message says besides its rows."""
+        verdict = self.enabled.verdict
+        return {
+            "counters": {**snapshot.counters, **self.counters},
+            "tracking": {"active": verdict.active, "reason": verdict.reason},
+            "settings": settings_page.version(self._source.tracking),
+        }
 
     def _wake(self) -> None:
         """The thread `live`: tells every client's sender of a new snapshot."""
@@ -170,7 +179,7 @@ class Live:
             snapshot = self._source.snapshot
             if view is not None and snapshot.seq != answered:
                 began = time.monotonic()
-                text = self._messages.rows(snapshot, view, self.counters, self.enabled.verdict)
+                text = self._messages.rows(snapshot, view, self._news(snapshot))
                 client.send(with_watched(text, snapshot, watch) if watch else text)
                 answered = snapshot.seq
                 # Who changes views all the time gets at most half a processor.
@@ -228,18 +237,18 @@ class _Messages:
         self._snapshot = _EMPTY
         self._made: dict[View, _Message] = {}
 
-    def rows(self, snapshot: Snapshot, view: View, counters: Mapping[str, int], verdict: Verdict) -> str:
+    def rows(self, snapshot: Snapshot, view: View, news: Mapping[str, Any]) -> str:
         with self._lock:
             if snapshot is not self._snapshot or len(self._made) > 2 * CLIENTS:  # views that nobody has any more
                 self._snapshot, self._made = snapshot, {}
             message = self._made.setdefault(view, _Message())
         with message.lock:
             if message.text is None:
-                message.text = _rows(snapshot, view, counters, verdict)
+                message.text = _rows(snapshot, view, news)
             return message.text
 
 
-def _rows(snapshot: Snapshot, view: View, counters: Mapping[str, int], verdict: Verdict) -> str:
+def _rows(snapshot: Snapshot, view: View, news: Mapping[str, Any]) -> str:
     facts = facts_of(snapshot)
     shown = window(facts, view)
     message = {
@@ -252,7 +261,6 @@ def _rows(snapshot: Snapshot, view: View, counters: Mapping[str, int], verdict: 
         "filter": view.filter,
         "sort": view.sort,
         "rows": msgspec.Raw(page_rows(facts, shown.indexes)),
-        "counters": {**snapshot.counters, **counters},
-        "tracking": {"active": verdict.active, "reason": verdict.reason},
+        **news,
     }
     return msgspec.json.encode(message).decode()

@@ -4,6 +4,7 @@
 import { COLUMNS } from "./columns.js";
 import { FLAGS } from "./flags.js";
 import { clock, duration, grouped, rate, roughBytes } from "./format.js";
+import { make } from "./make.js";
 import { SAMPLES, Sparkline } from "./sparkline.js";
 
 const PROTOCOLS = /** @type {Record<string, string>} */ ({ tcp: "TCP", udp: "UDP", icmp: "ICMP", icmpv6: "ICMPv6", gre: "GRE", sctp: "SCTP", dccp: "DCCP", "udp-lite": "UDP-Lite" });
@@ -23,18 +24,6 @@ const STATES = /** @type {Record<string, string>} */ ({
 
 /** What the panel draws anyway, without a line of its own. */
 const DRAWN = new Set(["flags", "protocol", "src-address", "dst-address", "tcp-state", "timeout", "orig-rate", "repl-rate", "orig-bytes", "repl-bytes", "orig-packets", "repl-packets", "reply-src-address", "reply-dst-address"]);
-
-/**
- * @param {string} tag
- * @param {string} className
- * @param {...(string | Node)} content
- */
-function make(tag, className, ...content) {
-  const element = document.createElement(tag);
-  element.className = className;
-  element.append(...content);
-  return element;
-}
 
 /**
  * Make `before` like `after`, touching only what differs: a selection of text survives a sweep.
@@ -134,6 +123,7 @@ export class Detail {
       chip.dataset.state = state;
       title.append(chip);
     }
+    /** @type {HTMLElement[]} */
     const parts = [
       make("div", "detail-head", title, make("p", "left", this.#timeLeft(row))),
       this.#way(row),

@@ -18,6 +18,8 @@ export class Empty {
   onClear = () => {};
   /** @type {() => void} */
   onRetry = () => {};
+  /** @type {() => void} */
+  onSettings = () => {};
 
   /**
    * @param {RowsMessage | undefined} message
@@ -33,6 +35,8 @@ export class Empty {
     } else if (message.total) {
       const all = message.total === 1 ? "The one connection does not match" : `None of ${grouped(message.total)} connections matches`;
       this.#show("Nothing matches", `${all} “${message.filter}”.`, "Clear the filter", this.onClear);
+    } else if (message.tracking?.active === false) {
+      this.#show("Connections are not tracked", `${message.tracking.reason}.`, "Settings", this.onSettings);
     } else {
       this.#show("No connection yet", "The first packet that crosses a tracked interface appears here within a second. If there is traffic and nothing appears, “ctweb doctor” says what is missing.", "", undefined);
     }

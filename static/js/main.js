@@ -13,6 +13,7 @@ import { Hold } from "./hold.js";
 import { bindKeys } from "./keys.js";
 import { Live } from "./live.js";
 import { Search } from "./search.js";
+import { Settings } from "./settings.js";
 import { Status } from "./status.js";
 import { Suggestions } from "./suggestions.js";
 import { Table } from "./table.js";
@@ -35,6 +36,7 @@ const table = new Table(byId("table"), display);
 const chooser = new Chooser(byId("columns"));
 const detail = new Detail(byId("detail"));
 const counters = new Counters(byId("counters"), byId("all-counters"));
+const settings = new Settings(byId("settings"));
 const hold = new Hold(table.body);
 const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
 
@@ -103,6 +105,7 @@ live.onMessage = (/** @type {Message} */ message) => {
     }
     status.count(message);
     counters.paint(message.counters ?? {});
+    settings.follow(message);
     status.held = display.held;
     status.paint();
     empty.paint(display.message, status.trouble);
@@ -136,6 +139,7 @@ search.onFilter = (/** @type {string} */ filter) => {
 };
 empty.onClear = () => search.set("");
 empty.onRetry = () => live.connect();
+empty.onSettings = () => settings.show();
 byId("retry").addEventListener("click", () => live.connect());
 
 /** @param {string[]} names */
@@ -267,10 +271,12 @@ table.body.addEventListener("pointerover", (event) => {
 
 const help = helpDialog(byId("help"));
 byId("open-help").addEventListener("click", () => help.showModal());
+for (const opener of ["open-settings", "not-tracking"]) byId(opener).addEventListener("click", () => settings.show());
 
 bindKeys({
   "/": () => search.input.select(),
   "?": () => help.showModal(),
+  s: () => settings.show(),
   p: () => setPaused(!status.paused),
   Escape: () => {
     if (document.activeElement === search.input) {

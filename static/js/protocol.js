@@ -24,6 +24,8 @@
  * @property {Row[]} rows
  * @property {Record<string, Row | null>} [watched] The watched connections; null: it has ended.
  * @property {Record<string, number>} [counters]
+ * @property {{active: boolean, reason: string}} [tracking] Whether connections are tracked, and why.
+ * @property {number} [settings] Another number whenever the tracking settings are others.
  *
  * @typedef {{type: "hello", version: string, interval: number}} HelloMessage
  * @typedef {{type: "error", message: string, field?: string, position?: number, filter: string}} ErrorMessage

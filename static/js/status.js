@@ -15,6 +15,7 @@ export class Status {
   #shown = byId("shown");
   #total = byId("total");
   #newest = byId("newest");
+  #notTracking = byId("not-tracking");
 
   /** @type {Trouble | undefined} */
   trouble;
@@ -29,6 +30,9 @@ export class Status {
     this.#shown.textContent = message.matched === message.total ? "" : `${grouped(message.matched)} of `;
     this.#total.textContent = grouped(message.total);
     this.#newest.textContent = this.last.clock;
+    this.#notTracking.hidden = message.tracking?.active !== false;
+    this.#notTracking.textContent = "not tracking";
+    this.#notTracking.title = message.tracking?.reason ?? "";
   }
 
   /** Run every second, and whenever something changes. */

@@ -40,8 +40,10 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
     page.get_by_label("Filter connections").fill("no-row-has-this")
     expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
     assert complaints(page) == []
-    for opener in ("Keys and flags", "All counters", *(["Columns"] if width > 720 else [])):
+    for opener in ("Keys and flags", "All counters", "Settings (s)", *(["Columns"] if width > 720 else [])):
         page.get_by_title(opener).click()
         expect(page.get_by_role("dialog")).to_be_visible()
+        if opener.startswith("Settings"):
+            expect(page.get_by_label("icmp-timeout")).to_be_attached()
         assert complaints(page) == []
         page.keyboard.press("Escape")
