@@ -9,6 +9,7 @@ original direction.
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -81,6 +82,10 @@ class Columns:
             index = np.flatnonzero(index)  # a mask over (n, 16) takes numpy ten times as long as row numbers
         return Columns(**{f.name: getattr(self, f.name)[index] for f in fields(self)})
 
+    def without(self, rows: NDArray[np.intp]) -> Columns:
+        """All but the rows at `rows`, which rise, as new columns."""
+        return Columns(**{f.name: all_but(getattr(self, f.name), rows) for f in fields(self)})
+
     def compact(self, keep: NDArray[np.bool_]) -> Columns:
         """Only the rows of the mask `keep`, moved up in place: these columns are spent, the new ones go on.
 
@@ -103,3 +108,19 @@ class Columns:
         for f in fields(self):
             getattr(self, f.name).flags.writeable = False
         return self
+
+
+FEW = 64  # rows for which what lies between them is sooner copied than each row that stays
+
+
+def all_but(column: NDArray[Any], rows: NDArray[np.intp]) -> NDArray[Any]:
+    """A column without the rows at `rows`, which rise."""
+    if not column.strides[0]:
+        return np.broadcast_to(column[:1], (len(column) - len(rows), *column.shape[1:]))
+    if len(rows) <= FEW:
+        ends = [*rows.tolist(), len(column)]
+        starts = [0, *(row + 1 for row in ends[:-1])]
+        return np.concatenate([column[start:end] for start, end in zip(starts, ends, strict=True)])
+    kept = np.ones(len(column), np.bool_)
+    kept[rows] = False
+    return column.take(np.flatnonzero(kept), axis=0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ctweb.table.columns import Columns
+from ctweb.table.columns import Columns, all_but
 from ctweb.table.expiry import dying
 from ctweb.table.rates import rates
 from ctweb.table.translated import Translated
@@ -39,16 +39,15 @@ class Snapshot:
 
     def without(self, ids: NDArray[np.uint64]) -> Snapshot:
         """The same table without the connections of these ids: itself, if it has none of them."""
-        gone = np.isin(self.columns.id, ids)
-        if not gone.any():
+        gone = np.flatnonzero(np.isin(self.columns.id, ids))
+        if not len(gone):
             return self
-        kept = np.flatnonzero(~gone)
         return replace(
             self,
-            columns=self.columns.take(kept).freeze(),
-            rates=self.rates[kept],
-            dying=self.dying[kept],
-            translation=None if self.translation is None else self.translation[kept],
+            columns=self.columns.without(gone).freeze(),
+            rates=all_but(self.rates, gone),
+            dying=all_but(self.dying, gone),
+            translation=None if self.translation is None else all_but(self.translation, gone),
         )
 
     @classmethod

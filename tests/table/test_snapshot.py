@@ -63,3 +63,26 @@ def test_compacted_columns_are_the_rows_kept_in_their_order(keep):
     for f in fields(Columns):
         assert getattr(kept, f.name).tolist() == getattr(expected, f.name).tolist(), f.name
     assert kept.id.tolist() == ids[keep].tolist()
+
+
+@pytest.mark.parametrize("gone", [[], [99_999], [3], [1, 77, 200], list(range(1, 201)), list(range(2, 180))])
+def test_a_snapshot_without_some_connections_is_the_same_for_all_others(gone):
+    n = 200
+    made = make_columns(range(1, n + 1), lo_port=np.arange(n), bytes=np.arange(2 * n).reshape(n, 2))
+    nothing = np.broadcast_to(np.zeros((1, 2), np.uint64), (n, 2))  # as it is read while nothing is FastTracked
+    columns = replace(made, fasttrack_bytes=nothing, fasttrack_packets=nothing)
+    whole = replace(
+        read(Snapshot.empty(), columns, 100),
+        rates=np.arange(2 * n, dtype=np.float32).reshape(n, 2),
+        translation=np.arange(n, dtype=np.int32),
+    )
+    some = whole.without(np.array(gone, np.uint64))
+    kept = np.flatnonzero(~np.isin(whole.columns.id, gone))
+    assert len(some) == len(kept)
+    for f in fields(Columns):
+        assert np.array_equal(getattr(some.columns, f.name), getattr(whole.columns, f.name)[kept]), f.name
+        assert not getattr(some.columns, f.name).flags.writeable
+    assert some.columns.fasttrack_bytes.strides[0] == 0
+    for name in ("rates", "dying", "translation"):
+        assert np.array_equal(getattr(some, name), getattr(whole, name)[kept]), name
+    assert (some.seq, some.now) == (whole.seq, whole.now)
