@@ -1,5 +1,5 @@
 # As root. ARGS reaches the program: make run ARGS="--listen 127.0.0.1:8000", make test ARGS="-k tcp", make bench ARGS=--quick
-.PHONY: run setup test bench screenshots
+.PHONY: run setup install uninstall test bench screenshots
 
 run:
 	@./setup.sh run
@@ -7,6 +7,15 @@ run:
 
 setup:
 	@./setup.sh setup
+
+# A copy of its own below /usr/local, and a systemd unit; DESTDIR=DIR puts all of it below DIR. The state stays at
+# uninstall, unless PURGE=1.
+install:
+	@./setup.sh install
+	@DESTDIR="$(DESTDIR)" ./service/install.sh
+
+uninstall:
+	@DESTDIR="$(DESTDIR)" PURGE="$(PURGE)" ./service/uninstall.sh
 
 # All three run, whatever the one before said; pytest's summary comes last.
 test:

@@ -2,6 +2,7 @@
 # Installs what ctweb needs on Debian or Ubuntu; quick and silent when nothing is missing.
 #   ./setup.sh setup   to run ctweb
 #   ./setup.sh run     the same, but ask for root and a kernel that is new enough first
+#   ./setup.sh install the same as setup, and what make install makes the manual pages with
 #   ./setup.sh test    to run the tests and benchmarks too
 # Needs no particular tool but a shell: the rest it installs. It always uses the distribution's own Python,
 # since BCC is a module of that one: a `python3` that comes first on PATH may be another.
@@ -52,6 +53,7 @@ missing_packages() {
 		ping iputils-ping
 		setpriv util-linux
 		shellcheck shellcheck
+		systemd-analyze systemd
 		sysctl procps
 	END
 }
@@ -115,8 +117,8 @@ install_node_packages() {
 
 mode=${1:-setup}
 case $mode in
-setup | run | test) ;;
-*) die "unknown argument $mode: give setup, run or test" ;;
+setup | run | install | test) ;;
+*) die "unknown argument $mode: give setup, run, install or test" ;;
 esac
 
 [ "$(uname -s)" = Linux ] || die "ctweb runs on Linux only: this is $(uname -s)."
@@ -135,6 +137,8 @@ fi
 if [ "$mode" = test ]; then
 	install_python_packages test '.[test]'
 	install_promtool "$PWD/.venv/bin/promtool"
+elif [ "$mode" = install ]; then
+	install_python_packages install '.[install]'
 	install_node_packages
 else
 	install_python_packages run .

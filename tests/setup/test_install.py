@@ -1,0 +1,203 @@
+"""`make install` and `make uninstall`, below a directory of the test's own, and the service as its unit confines it."""
+
+from __future__ import annotations
+
+import configparser
+import http.client
+import os
+import re
+import signal
+import socket
+import stat
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from running import PORT
+
+from ctweb.cli import main
+from ctweb.commented_config import commented
+from ctweb.config import Config, parse
+
+ROOT = Path(__file__).parents[2]
+UNIT = "usr/local/lib/systemd/system/ctweb.service"
+
+# The installed tree where it belongs, for one process: as after `make install` without DESTDIR.
+IN_PLACE = """
+mount -t overlay overlay -o lowerdir={0}/usr/local:/usr/local /usr/local
+mount -t overlay overlay -o lowerdir={0}/etc:/etc /etc
+mount --bind {0}/var/lib /var/lib
+mount -t tmpfs tmpfs /run
+"""
+
+
+def make(target: str, destdir: Path, **variables: str) -> None:
+    words = [f"{name}={value}" for name, value in variables.items()]
+    done = subprocess.run(
+        ["make", target, f"DESTDIR={destdir}", *words],
+        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+
+
+def in_place(destdir: Path, script: str) -> list[str]:
+    return ["unshare", "--mount", "sh", "-ec", IN_PLACE.format(destdir) + script]
+
+
+def says(destdir: Path, script: str, **environment: str) -> str:
+    """What a script prints that meets the installed tree in its place, and must succeed."""
+    done = subprocess.run(
+        in_place(destdir, script),
+        cwd="/", capture_output=True, text=True, timeout=60, check=False, env=os.environ | environment,
+    )  # fmt: skip
+    assert done.returncode == 0, done
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    destdir = tmp_path_factory.mktemp("installed")
+    make("install", destdir)
+    return destdir
+
+
+def test_everything_is_roots_and_secrets_are_for_nobody_else(installed: Path):
+    for path in [installed / name for name in ("usr", "etc", "var")]:
+        for each in (path, *path.rglob("*")):
+            found = each.lstat()
+            assert (found.st_uid, found.st_gid) == (0, 0), each
+            assert stat.S_ISLNK(found.st_mode) or not found.st_mode & 0o022, each
+    for name, mode in {
+        "etc/ctweb": 0o750,
+        "etc/ctweb/ctweb.toml": 0o640,
+        "var/lib/ctweb": 0o700,
+        "usr/local/bin/ctweb": 0o755,
+        "usr/local/lib/ctweb": 0o755,
+    }.items():
+        assert stat.S_IMODE((installed / name).stat().st_mode) == mode, name
+
+
+def test_the_program_is_a_copy_that_needs_neither_the_clone_nor_its_venv(installed: Path):
+    loaded = says(
+        installed,
+        f"mount -t tmpfs tmpfs {ROOT}; ctweb --version; ctweb run --check-config;"
+        " ctweb replay /dev/null 2>&1 || true",
+    )
+    assert loaded.startswith("ctweb, version ")
+    assert "\nOK\n" in loaded
+    assert "/dev/null" in loaded.splitlines()[-1]
+
+
+def test_every_command_has_its_manual_page(installed: Path):
+    def names(command: click.Command, path: str) -> Iterator[tuple[str, click.Command]]:
+        yield path, command
+        for name, each in getattr(command, "commands", {}).items():
+            yield from names(each, f"{path}-{name}")
+
+    pages = {page.name: page.read_text() for page in (installed / "usr/local/share/man/man1").iterdir()}
+    wanted = dict(names(main, "ctweb"))
+    assert pages.keys() == {f"{name}.1" for name in wanted}
+    for name, command in wanted.items():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.opts[-1].replace("-", "\\-") in pages[f"{name}.1"], name
+
+
+def test_shells_complete_the_installed_command(installed: Path):
+    script = """bash --norc -c '. /usr/local/share/bash-completion/completions/ctweb
+        COMP_WORDS=(ctweb sett) COMP_CWORD=1; _ctweb_completion ctweb; echo "${COMPREPLY[@]}"'"""
+    assert says(installed, script) == "settings\n"
+    for place in ("zsh/site-functions/_ctweb", "fish/vendor_completions.d/ctweb.fish"):
+        assert "_CTWEB_COMPLETE" in (installed / "usr/local/share" / place).read_text()
+
+
+def test_systemd_finds_the_unit_good_and_confined(installed: Path):
+    assert says(installed, f"systemd-analyze verify /{UNIT} 2>&1") == ""
+    confined = says(installed, f"systemd-analyze security --offline=yes --threshold=30 /{UNIT}")
+    assert "Overall exposure level" in confined
+
+
+def test_the_service_runs_with_what_its_unit_leaves_it(installed: Path, namespace):
+    """Its capabilities, no new ones, and a file system that it can only write where the unit says."""
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.optionxform = str
+    unit.read(installed / UNIT)
+    service = unit["Service"]
+    assert (service["Type"], service["ProtectSystem"]) == ("notify", "strict")
+    assert (service["NoNewPrivileges"], service["PrivateTmp"]) == ("yes", "yes")
+    capabilities = [name.removeprefix("CAP_").lower() for name in service["CapabilityBoundingSet"].split()]
+    bounds = ",".join(["-all", *(f"+{name}" for name in capabilities)])
+    script = f"""
+        mount -t tmpfs tmpfs /tmp
+        mkdir -m 700 /run/ctweb
+        mount --bind /run/ctweb /run/ctweb; mount --bind /var/lib/ctweb /var/lib/ctweb
+        mount -o remount,bind,ro /run; mount -o remount,bind,ro /var/lib; mount -o remount,bind,ro /
+        exec setpriv --bounding-set={bounds} --inh-caps=-all --no-new-privs {service["ExecStart"]}
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as systemd:
+        systemd.bind("\0" + namespace)
+        systemd.settimeout(60)
+        environment = os.environ | {"NOTIFY_SOCKET": "@" + namespace}
+        process = subprocess.Popen(in_place(installed, script), cwd="/", env=environment)
+        try:
+            assert systemd.recv(100) == b"READY=1"
+            connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
+            connection.request("GET", "/healthz")
+            health = connection.getresponse().read().decode()
+            connection.close()
+            assert '"lo":"tc"' in health
+            status = Path(f"/proc/{process.pid}/status").read_text()
+            assert re.search(r"NoNewPrivs:\t1", status)
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(timeout=30) == 0
+            assert systemd.recv(100) == b"STOPPING=1"
+        finally:
+            process.kill()
+            process.wait()
+
+
+def test_the_first_configuration_is_all_defaults(installed: Path):
+    text = (installed / "etc/ctweb/ctweb.toml").read_text()
+    assert text == commented()
+    assert parse(text.encode(), "ctweb.toml") == Config()
+
+
+def test_every_key_is_in_the_first_configuration_and_good_once_uncommented():
+    uncommented = re.sub(r"^#(?! )", "", commented(), flags=re.M)
+    config = parse(uncommented.encode(), "ctweb.toml")
+    assert config.max_entries
+    assert [rule.new_connection_mark for rule in config.rule] == ["voip"]
+    defaults = Config()
+    for key in Config.__struct_fields__:
+        if key not in ("max_entries", "rule"):
+            assert getattr(config, key) == getattr(defaults, key)
+        written = key.replace("_", "-")
+        assert re.search(rf"^#({written} = |\[+{written}\])", commented(), re.M), key
+
+
+def test_installing_again_keeps_the_configuration_and_uninstalling_the_state(installed: Path):
+    config, state = installed / "etc/ctweb/ctweb.toml", installed / "var/lib/ctweb/tracking.json"
+    config.write_text('hook = "tc"\n')
+    state.write_text("{}")
+    (installed / "usr/local/lib/ctweb/of-an-older-version.py").write_text("")
+    make("install", installed)
+    assert config.read_text() == 'hook = "tc"\n'
+    assert not (installed / "usr/local/lib/ctweb/of-an-older-version.py").exists()
+    make("uninstall", installed)
+    left = {path.relative_to(installed) for path in installed.rglob("*") if not path.is_dir()}
+    assert left - {Path("var/lib/ctweb/lock")} == {Path("etc/ctweb/ctweb.toml"), Path("var/lib/ctweb/tracking.json")}
+    make("uninstall", installed, PURGE="1")
+    assert [path for path in installed.rglob("*") if not path.is_dir() or path.name == "ctweb"] == []
+
+
+@pytest.mark.parametrize("script", ["install", "uninstall"])
+def test_without_root_it_says_so(script, tmp_path):
+    done = subprocess.run(
+        ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all,+dac_read_search",
+         "--ambient-caps=-all,+dac_read_search", ROOT / "service" / f"{script}.sh"],
+        capture_output=True, text=True, timeout=60, check=False, env=os.environ | {"DESTDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "sudo make " + script in done.stderr
