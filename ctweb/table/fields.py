@@ -54,7 +54,7 @@ class FlagsTest:
 
 @dataclass(frozen=True)
 class MarkTest:
-    """This connection mark, as it is written."""
+    """This connection mark, as it is written; empty: none."""
 
     name: str
 

@@ -66,7 +66,7 @@ def _property(facts: Facts, prop: Property, operator: str, test: Test) -> Mask:
     if isinstance(test, AddressTest):
         return _address(facts, column, test)
     if isinstance(test, MarkTest):
-        same: Mask = np.array([bool(name) and name == test.name for name in facts.mark_names])
+        same: Mask = np.array([name == test.name for name in facts.mark_names])
         marked: Mask = same.take(column)
         return marked
     if prop.kind is Kind.TIME:

@@ -20,12 +20,16 @@ __all__ = ["QueryError", "UnknownField", "View", "Window", "select", "window"]
 
 @dataclass(frozen=True)
 class View:
-    """What a reader looks at: `filter` in the filter language, `sort` a property, `-` before it for descending."""
+    """What a reader looks at: `filter` in the filter language, `sort` a property, `-` before it for descending.
+
+    `group`: not rows but their groups by this (groups.py), sorted by what groups have.
+    """
 
     filter: str = ""
     sort: str = ""
     offset: int = 0
     limit: int = 60
+    group: str = ""
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,6 +28,7 @@ from wsproto.utilities import ProtocolError
 
 from ctweb.enabled import Enabled
 from ctweb.table.facts import facts_of
+from ctweb.table.groups import group_window
 from ctweb.table.query import QueryError, View, window
 from ctweb.table.rows import page_rows
 from ctweb.table.snapshot import Snapshot
@@ -51,6 +52,7 @@ class ViewMessage(msgspec.Struct, forbid_unknown_fields=True, tag="view"):
 
     filter: str = ""
     sort: str = ""
+    group: str = ""
     offset: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     limit: Annotated[int, Meta(ge=0, le=500)] = 60
     watch: Annotated[list[Annotated[str, Meta(pattern=r"^\*[0-9A-Fa-f]{1,16}$")]], Meta(max_length=500)] = []
@@ -204,9 +206,9 @@ def read_view(text: str | bytes) -> tuple[View, list[str]]:
     except (msgspec.MsgspecError, RecursionError) as error:
         place = _PLACE.search(str(error))
         raise ViewError(f"no view: {_PLACE.sub('', str(error))}", place and place[1]) from None
-    view = View(asked.filter, asked.sort, asked.offset, asked.limit)
+    view = View(asked.filter, asked.sort, asked.offset, asked.limit, asked.group)
     try:
-        window(facts_of(_EMPTY), view)
+        _shown(_EMPTY, view)
     except QueryError as error:
         raise ViewError(str(error), error.field, view.filter, error.position) from None
     return view, asked.watch
@@ -249,18 +251,31 @@ class _Messages:
 
 
 def _rows(snapshot: Snapshot, view: View, news: Mapping[str, Any]) -> str:
-    facts = facts_of(snapshot)
-    shown = window(facts, view)
     message = {
         "type": "rows",
         "seq": snapshot.seq,
         "time": round(snapshot.time * 1000),
-        "total": shown.total,
-        "matched": shown.matched,
         "offset": view.offset,
         "filter": view.filter,
         "sort": view.sort,
-        "rows": msgspec.Raw(page_rows(facts, shown.indexes)),
+        **_shown(snapshot, view),
         **news,
     }
     return msgspec.json.encode(message).decode()
+
+
+def _shown(snapshot: Snapshot, view: View) -> dict[str, Any]:
+    """The rows or groups that `view` shows, as its message has them. Raises QueryError."""
+    facts = facts_of(snapshot)
+    if view.group:
+        groups = group_window(facts, view)
+        return {
+            "group": view.group,
+            "total": groups.total,
+            "matched": groups.matched,
+            "connections": groups.connections,
+            "rows": groups.rows,
+        }
+    shown = window(facts, view)
+    rows = msgspec.Raw(page_rows(facts, shown.indexes))
+    return {"total": shown.total, "matched": shown.matched, "rows": rows}
