@@ -137,9 +137,9 @@ fi
 if [ "$mode" = test ]; then
 	install_python_packages test '.[test]'
 	install_promtool "$PWD/.venv/bin/promtool"
+	install_node_packages
 elif [ "$mode" = install ]; then
 	install_python_packages install '.[install]'
-	install_node_packages
 else
 	install_python_packages run .
 fi
