@@ -26,4 +26,7 @@
 #include "translate.h"
 #include "rules.h"
 #include "expect.h"
+#include "fragments.h"
+#include "icmp_error.h"
+#include "aside.h"
 #include "hooks.h"

@@ -35,11 +35,19 @@ static __always_inline bool see(const struct frame *frame, struct packet *packet
 	cpu->counter[COUNT_OFFERED_PACKETS] += packet->packets;
 	cpu->counter[COUNT_OFFERED_BYTES] += packet->bytes;
 	cpu->offered = 0;
-	if (unlikely(error))
-		count_untracked(cpu, error, packet);
-	else
+	cpu->aside = ASIDE_NONE;
+	if (unlikely(error)) {
+		cpu->aside = aside_of(error);
+		if (!cpu->aside)
+			count_untracked(cpu, error, packet);
+	} else {
+		u64 untracked = cpu->counter[COUNT_UNTRACKED_BYTES];
+
 		track(packet, now, hook == EGRESS ? STATUS_CONFIRMED : 0, cpu, frame->ifindex);
-	return cpu->last_id != last_id;
+		if (unlikely(packet->fragment) && cpu->counter[COUNT_UNTRACKED_BYTES] == untracked)
+			cpu->aside = ASIDE_FIRST_FRAGMENT;
+	}
+	return cpu->started = cpu->last_id != last_id;
 }
 
 /* Did the packet come in through a tracked interface, where it was counted? */
@@ -127,6 +135,10 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 
 	if (hook == INGRESS && unlikely(may_offer(cpu)))
 		offer(packet, cpu->offered, KEY_HASH | bpf_get_hash_recalc(skb));
+	if (unlikely(cpu->aside)) {
+		tc_asides.call(skb, 0);
+		not_set_aside(cpu);
+	}
 	if (unlikely(started))
 		tc_rules.call(skb, 0);	/* comes back only if there are no rules */
 	return PASS_ON;
@@ -194,7 +206,27 @@ int xdp_ingress(struct xdp_md *xdp)
 
 	if (unlikely(may_offer(cpu)))
 		offer_xdp(xdp, &cpu->packet, cpu->offered);
+	if (unlikely(cpu->aside)) {
+		xdp_asides.call(xdp, 0);
+		not_set_aside(cpu);
+	}
 	if (unlikely(started))
+		xdp_rules.call(xdp, 0);
+	return XDP_PASS;
+}
+
+int xdp_aside(struct xdp_md *xdp)
+{
+	u32 zero = 0;
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
+	struct layers layers;
+	struct frame frame;
+
+	if (!cpu)
+		return XDP_PASS;
+	look_at_xdp(xdp, &frame, cpu);
+	see_aside(&frame, &layers, bpf_jiffies64() * TICK_NSEC, cpu);
+	if (cpu->started)
 		xdp_rules.call(xdp, 0);
 	return XDP_PASS;
 }
@@ -207,7 +239,24 @@ int xdp_mark(struct xdp_md *xdp)
 #endif
 #endif
 
-/* Called by the programs above, see rules.h. */
+/* Called by the programs above, see aside.h. */
+int tc_aside(struct __sk_buff *skb)
+{
+	u32 zero = 0;
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
+	struct layers layers;
+	struct frame frame;
+
+	if (!cpu)
+		return PASS_ON;
+	look_at(skb, &frame, cpu);
+	see_aside(&frame, &layers, clock_now(skb), cpu);
+	if (cpu->started)
+		tc_rules.call(skb, 0);
+	return PASS_ON;
+}
+
+/* The same, see rules.h. */
 int tc_mark(struct __sk_buff *skb)
 {
 	u32 ifindex = skb->ingress_ifindex;

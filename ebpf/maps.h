@@ -35,6 +35,9 @@ struct per_cpu {
 	struct tuple victim;
 	struct tuple buried;
 	struct translation translation;
+	struct datagram datagram;
+	u64 aside;		/* enum aside: what another program is to do for the packet (aside.h) */
+	u64 started;		/* the packet has started a connection, or tried to */
 	u64 offered;		/* id of the packet's connection, if nothing of it has left yet (nat.h) */
 };
 

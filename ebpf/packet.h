@@ -58,7 +58,11 @@ struct packet {
 	u64 packets;		/* more than one: GSO */
 	u64 from_hi;		/* 1: the sender is the tuple's `hi` */
 	u64 start;		/* ICMP: may start a connection */
-	u64 fragment;		/* 1: first fragment of a larger packet */
+	u64 fragment;		/* 1: part of a larger packet */
+	u32 fragment_id;	/* as on the wire; IPv4: the first two bytes */
+	u32 quoted;		/* ICMP error: where in the frame the packet stands that it is about, */
+	u64 quoted_length;	/* and how much of it */
+	struct tuple datagram;	/* fragment: see name_datagram() (parse.h) */
 	/* TCP, in the host's order */
 	u32 seq;
 	u32 ack;

@@ -76,9 +76,10 @@ static __always_inline int parse_ipv4(struct cursor *cursor, const struct frame 
 	layers->destination = ip->destination;
 	layers->protocol = ip->protocol;
 	if (unlikely(ip->fragment & hton16(IPV4_MORE_FRAGMENTS | IPV4_FRAGMENT_OFFSET))) {
+		packet->fragment = 1;
+		packet->fragment_id = ip->id;
 		if (ip->fragment & hton16(IPV4_FRAGMENT_OFFSET))
 			return COUNT_FRAGMENT;
-		packet->fragment = 1;
 	}
 	return 0;
 }
@@ -110,10 +111,13 @@ static __always_inline int parse_extensions(struct cursor *cursor, const struct 
 		if (next == PROTOCOL_FRAGMENT) {
 			struct ipv6_fragment *fragment = (void *)extension;
 
+			/* At offset 0 and with no more to come it is a packet as any other. */
+			if (fragment->offset & hton16(IPV6_FRAGMENT_OFFSET | IPV6_MORE_FRAGMENTS)) {
+				packet->fragment = 1;
+				packet->fragment_id = fragment->id;
+			}
 			if (fragment->offset & hton16(IPV6_FRAGMENT_OFFSET))
 				return COUNT_FRAGMENT;
-			if (fragment->offset & hton16(IPV6_MORE_FRAGMENTS))
-				packet->fragment = 1;
 		} else if (!take(cursor, (u64)extension->length * (next == PROTOCOL_AH ? 4 : 8))) {
 			return COUNT_MALFORMED_EXTENSION;
 		}
@@ -282,6 +286,18 @@ static __always_inline void count_segments(const struct frame *frame, const stru
 	packet->bytes += (segments - 1) * headers;
 }
 
+/* What the fragments of one packet have in common, as a tuple from source to destination whose ports are the two halves of the id.
+ * In IPv6 the protocol is not part of it: only the first fragment's is good. */
+static __always_inline void name_datagram(const struct layers *layers, struct packet *packet)
+{
+	u64 id = packet->fragment_id;
+
+	write_tuple(packet, layers, 0, id & 0xffff, id >> 16);
+	packet->datagram = packet->tuple;
+	if (layers->family == 6)
+		packet->datagram.protocol = PROTOCOL_FRAGMENT;
+}
+
 /* `ethertype`: of a frame without a link header; 0: it has one. */
 static __always_inline int parse(const struct frame *frame, u32 ethertype, struct layers *layers, struct packet *packet)
 {
@@ -306,6 +322,8 @@ static __always_inline int parse(const struct frame *frame, u32 ethertype, struc
 		error = parse_ipv6(&cursor, frame, layers, packet);
 	else
 		return NOT_IP;
+	if (unlikely(packet->fragment))
+		name_datagram(layers, packet);
 	if (error)
 		return error;
 	layers->protocol = forget(frame->scratch, layers->protocol);
@@ -313,7 +331,13 @@ static __always_inline int parse(const struct frame *frame, u32 ethertype, struc
 	layers->headers = forget(frame->scratch, layers->headers);
 	if (!forget_way(&cursor, frame))
 		return COUNT_CUT_TRANSPORT;
-	return parse_transport(&cursor, frame, layers, packet);
+	error = parse_transport(&cursor, frame, layers, packet);
+	if (unlikely(error == COUNT_ICMP_ERROR)) {
+		write_tuple(packet, layers, 0, 0, 0);
+		packet->quoted = cursor.pos - frame->data;
+		packet->quoted_length = layers->payload - sizeof(struct icmp_header);
+	}
+	return error;
 }
 
 #endif

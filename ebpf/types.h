@@ -76,11 +76,11 @@ enum counter {
 	COUNT_MALFORMED_EXTENSION,	/* IPv6 extension headers too many, too long or cut */
 	COUNT_CUT_TRANSPORT,		/* TCP, UDP, ... header longer than the packet */
 	COUNT_MALFORMED_TRANSPORT,	/* lengths or TCP flags impossible */
-	COUNT_FRAGMENT,			/* not the first of its packet, and its first never came */
+	COUNT_FRAGMENT,			/* not the first of its packet, and its first has not come; taken back when it does */
 	COUNT_INVALID_TCP,		/* no connection starts or goes on with it */
 	COUNT_IGNORED_TCP,		/* let through, but changes and counts nothing: retransmitted SYN, and the like */
-	COUNT_INVALID_ICMP,		/* reply without request, unknown type */
-	COUNT_ICMP_ERROR,		/* of no connection in the table, or on one: not counted on it */
+	COUNT_INVALID_ICMP,		/* reply without request, unknown type, error about no connection in the table */
+	COUNT_ICMP_ERROR,		/* about a connection in the table, on which it is not counted */
 	COUNT_NEIGHBOUR,		/* neighbour discovery and multicast listener reports */
 	COUNT_REFUSED,			/* table full and nothing could give way, or no memory */
 	COUNT_BUSY,			/* entry was being claimed by somebody else, several times over */
@@ -128,6 +128,17 @@ struct translation {
 	u32 flip;		/* 1: what goes from this tuple's `hi` goes from the connection's `lo` */
 };
 _Static_assert(sizeof(struct translation) == 56, "struct translation");
+
+/* A packet that comes in fragments (fragments.h). */
+struct datagram {
+	struct tuple tuple;	/* of the connection */
+	u64 id;			/* the connection's; 0: the first fragment has not come */
+	u64 since;		/* datapath time of the fragment that came first */
+	u64 from_hi;		/* of the tuple */
+	u64 packets;		/* fragments that came before the first one, counted as COUNT_FRAGMENT so far; atomic */
+	u64 bytes;
+};
+_Static_assert(sizeof(struct datagram) == 80, "struct datagram");
 
 /* A connection that is over, as it stood in its last moment. */
 struct ended {

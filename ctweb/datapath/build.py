@@ -32,8 +32,11 @@ ENDED_BYTES = 8 << 20  # the ring buffer `ended` of a replay; a power of two
 _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 _ENUM = re.compile(r"\benum\b\s*(?:(\w+)\s*)?\{([^}]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
+# Programs that the hooks call for what is rare, with the map they are called through.
+_ASIDES = {"tc_aside": b"tc_asides", "xdp_aside": b"xdp_asides"}
 _PROGRAMS = (
     "tc_ingress", "tc_egress", "tc_ingress_l3", "tc_egress_l3", "xdp_ingress", "reap", "translate", "read_clock",
+    *_ASIDES,
 )  # fmt: skip
 # Programs that the hooks call once rules are in force, with the map they are called through.
 _RULE_PROGRAMS = {"tc_mark": b"tc_rules", "xdp_mark": b"xdp_rules"}
@@ -101,9 +104,8 @@ def read_enums(text: str) -> dict[str, dict[str, int]]:
 class Datapath:
     """The loaded programs and their maps. Made by compile_datapath(), and gone with close().
 
-    programs: descriptors by name. connections, settings, interfaces, translations, counters: BCC tables.
-    ended: descriptor of
-    the ring buffer of connections that ended (of a replay only).
+    programs: descriptors by name. connections, settings, interfaces, translations, datagrams, counters: BCC tables.
+    ended: descriptor of the ring buffer of connections that ended (of a replay only).
     key_dtype, leaf_dtype: layouts of `struct tuple` and `struct conn`. enums: constants of the C source by enum.
     """
 
@@ -118,6 +120,7 @@ class Datapath:
         self.interfaces = module.get_table(b"interfaces")
         self.shared = module.get_table(b"shared")
         self.translations = module.get_table(b"translations")
+        self.datagrams = module.get_table(b"datagrams")
         self.counters = module.get_table(b"per_cpu")
         self.key_dtype = np.dtype(self.connections.Key)
         self.leaf_dtype = np.dtype(self.connections.Leaf)
@@ -206,7 +209,8 @@ class Datapath:
         per_cpu = self.counters[self.counters.Key(0)]
         names = self.enums["counter"]
         return {
-            name: sum(cpu.counter[index] for cpu in per_cpu)
+            # Modulo 64 bits: what one CPU has counted another one may have taken back (ebpf/fragments.h).
+            name: sum(cpu.counter[index] for cpu in per_cpu) & 0xFFFF_FFFF_FFFF_FFFF
             for name, index in names.items()
             if name not in ("COUNTERS", "COUNT_UNTRACKED")
         }
@@ -283,10 +287,10 @@ def compile_datapath(options: BuildOptions) -> Datapath:
     programs = list(_PROGRAMS)
     if options.replay:
         flags += ["-DREPLAY", f"-DENDED_PAGES={ENDED_BYTES // mmap.PAGESIZE}"]
-        programs.remove("xdp_ingress")
+        programs = [name for name in programs if not name.startswith("xdp")]
     if options.ingress_only:
         flags.append("-DINGRESS_ONLY")
-        programs = ["tc_ingress", "reap", "read_clock"]
+        programs = ["tc_ingress", "tc_aside", "reap", "read_clock"]
     os.environ["BCC_KERNEL_SOURCE"] = str(SOURCE / "headers")
     with _captured_stderr() as said:
         try:
@@ -300,6 +304,12 @@ def compile_datapath(options: BuildOptions) -> Datapath:
                 descriptors[name] = module.load_func(name.encode(), kind).fd
             except Exception as error:
                 raise BuildError(f"the kernel does not take {name}: {_last_words(said(), str(error))}") from error
+    for name, table in _ASIDES.items():
+        if name in descriptors:
+            calls = module.get_table(table)
+            descriptor = descriptors.pop(name)
+            calls[calls.Key(0)] = calls.Leaf(descriptor)
+            os.close(descriptor)  # the map keeps it
     give_back_compiler()
     return Datapath(options, module, descriptors, text)
 

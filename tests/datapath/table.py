@@ -106,6 +106,7 @@ class Table:
     def clear(self) -> None:
         """Empty the table, let the counters start from here."""
         empty(self.datapath.connections)
+        empty(self.datapath.datagrams)
         shared = self.datapath.shared  # how many connections there are, and the ring of new ones
         shared[shared.Key(0)] = shared.Leaf()
         self._before = self.datapath.read_counters()

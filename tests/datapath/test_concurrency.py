@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from crafted import ACK, CLIENT, FIN, RST, SERVER, SYN, tcp_frame, udp_frame
+from crafted import ACK, CLIENT, FIN, RST, SERVER, SYN, UDP, ethernet, ipv4, tcp_frame, udp, udp_frame
 from table import Table
 
 from ctweb.datapath.bpf import TestRunner
@@ -162,4 +162,36 @@ def test_opened_and_reset_over_and_over(table):
     counted = table.counted()
     assert counted["OFFERED_PACKETS"] == 2 * 5 * rounds
     assert counted["RESET"] > 0
+    table.check_conservation()
+
+
+def pieces(ident: int, n: int) -> list[bytes]:
+    """Frames of a UDP datagram in `n` fragments of 84 bytes."""
+    payload = udp(CLIENT, SERVER, 5000, 53, bytes(64 * n - 8))
+    return [
+        ethernet(ipv4(CLIENT, SERVER, UDP, payload[at : at + 64], fragment=more << 13 | at // 8, ident=ident))
+        for at, more in ((64 * i, i < n - 1) for i in range(n))
+    ]
+
+
+@pytest.mark.parametrize("program", ["tc_ingress", "xdp_ingress"])
+def test_first_fragments_on_one_cpu_and_later_ones_on_the_other(table, program):
+    """Which comes first is left to chance: all are on the connection in the end."""
+    datagrams = [pieces(ident, 4) for ident in range(2_000)]
+    firsts = [first for first, *_ in datagrams]
+    later = [part for _, *rest in datagrams for part in rest]
+    together(sender(table, program, firsts, 1, 1), sender(table, program, later, 1, 1))
+    ((_, conn),) = table.entries()
+    assert list(conn["packets"]) == [4 * 2_000, 0]
+    assert list(conn["bytes"]) == [4 * 2_000 * 84, 0]
+    assert not table.untracked()
+    table.check_conservation()
+
+
+def test_the_same_fragments_on_both_cpus(table):
+    """Both bring first and later ones of more datagrams than are remembered, in opposite order, and all of them twice."""
+    frames = [part for ident in range(5_000) for part in pieces(ident, 2)]
+    together(sender(table, "tc_ingress", frames, 2, 1), sender(table, "tc_ingress", frames[::-1], 2, 1))
+    assert table.counted()["OFFERED_PACKETS"] == 4 * len(frames)
+    assert set(table.untracked()) <= {"FRAGMENT"}
     table.check_conservation()
