@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pytest
 from datapath.crafted import UDP, ip, udp
 
 from parity.by_hand import ends_of, send, send_icmp, send_udp
@@ -67,18 +66,24 @@ def test_unknown_types(lab: Parity, ghosts: Paths):
     assert lab.agree(*ghosts) == []
 
 
-@pytest.mark.parametrize(
-    ("four", "six"), [((3, 3), (1, 4)), ((11, 0), (3, 0)), ((3, 4), (2, 0)), ((12, 0), (4, 1)), ((3, 1), (1, 0))],
-    ids=["port unreachable", "ttl exceeded", "fragmentation needed", "parameter problem", "host unreachable"],
-)  # fmt: skip
-def test_error_about_a_connection(lab: Parity, ghosts: Paths, four: tuple[int, int], six: tuple[int, int]):
-    """It is part of that connection, starts none, and is not counted on it, nor taken for an answer."""
-    for path, (kind, code) in zip(ghosts, (four, six), strict=True):
-        ends = ends_of(path, from_server=False)
-        send_udp(lab, path, 1000, 2000, bytes(30))
-        about = ip(*ends, UDP, udp(*ends, 1000, 2000, bytes(30)))
-        send_icmp(lab, path, kind, 0, about, code=code, from_server=True)
-    assert [(c.protocol, c.packets, c.seen_reply) for c in lab.agree(*ghosts)] == [(UDP, (1, 0), False)] * 2
+ERRORS = {  # type and code, in IPv4 and in IPv6
+    "port unreachable": ((3, 3), (1, 4)),
+    "host unreachable": ((3, 1), (1, 0)),
+    "ttl exceeded": ((11, 0), (3, 0)),
+    "fragmentation needed": ((3, 4), (2, 0)),
+    "parameter problem": ((12, 0), (4, 1)),
+}
+
+
+def test_errors_about_connections(lab: Parity, ghosts: Paths):
+    """An error is part of the connection in it, starts none, and is not counted on it, nor taken for an answer."""
+    for port, kinds in enumerate(ERRORS.values()):
+        for path, (kind, code) in zip(ghosts, kinds, strict=True):
+            ends = ends_of(path, from_server=False)
+            send_udp(lab, path, 1000 + port, 2000, bytes(30))
+            about = ip(*ends, UDP, udp(*ends, 1000 + port, 2000, bytes(30)))
+            send_icmp(lab, path, kind, 0, about, code=code, from_server=True)
+    assert [(c.protocol, c.packets, c.seen_reply) for c in lab.agree(*ghosts)] == [(UDP, (1, 0), False)] * 10
 
 
 def test_errors_about_nothing(lab: Parity, ghosts: Paths):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+import itertools
+
 from datapath.crafted import UDP, ethernet, fragment6, ipv4, ipv6, pppoe, udp
 from lab.network import IPV4, Ends
 
@@ -61,15 +62,15 @@ def test_a_datagram_that_is_all_of_one_fragment(lab: Parity, ghosts: Paths):
     assert [(c.packets, c.bytes) for c in ours] == [((1, 0), (40 + 8 + 11, 0))]
 
 
-@pytest.mark.parametrize("tags", [(VLAN,), (QINQ, VLAN), (VLAN, VLAN)], ids=["vlan", "qinq", "vlan in vlan"])
-def test_tagged(lab: Parity, ghosts: Paths, tags: tuple[int, ...]):
-    """Without a device for the tag it goes no further than the router's door: nf_conntrack never meets it, the table
-    sees what is on the wire."""
-    for path in ghosts:
-        lab.see(ethernet(datagram(path, 1000, 40), tags=tags))
+def test_tagged(lab: Parity, ghosts: Paths):
+    """VLAN, QinQ, and a VLAN in a VLAN. Without a device for the tag they go no further than the router's door:
+    nf_conntrack never meets them, the table sees what is on the wire."""
+    stacks = ((VLAN,), (QINQ, VLAN), (VLAN, VLAN))
+    for path, (port, tags) in itertools.product(ghosts, enumerate(stacks)):
+        lab.see(ethernet(datagram(path, 1000 + port, 40), tags=tags))
     kernel, ours = lab.tables(*ghosts)
     assert kernel == []
-    assert [c.packets for c in ours] == [(1, 0)] * 2
+    assert [c.packets for c in ours] == [(1, 0)] * 2 * len(stacks)
 
 
 def test_tagged_and_not(lab: Parity, ghosts: Paths):
