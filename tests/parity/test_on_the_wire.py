@@ -54,6 +54,18 @@ def test_a_fragment_whose_first_never_came(lab: Parity, ghosts: Paths):
     assert lab.counters()["fragment"] == before + 4
 
 
+@pytest.mark.parametrize("in_order", [True, False], ids=["in order", "reversed"])
+def test_a_datagram_in_fragments(lab: Parity, ghosts: Paths, in_order: bool):
+    """nf_conntrack counts it when it is whole again, once; the table counts what is on the wire."""
+    for path in ghosts:
+        frames = in_pieces(path, 7, udp(*ends_of(path, from_server=False), 1000, 2000, bytes(2000)))
+        for frame in frames if in_order else frames[::-1]:
+            lab.see(frame)
+    agreed = lab.agree(*ghosts, but=("packets", "bytes"))
+    assert [c.packets for c in agreed] == [(1, 0)] * 2 + [(3, 0)] * 2
+    assert {c.bytes for c in agreed} == {(2028, 0), (2048, 0), (2008 + 3 * 20, 0), (2008 + 3 * 48, 0)}
+
+
 def test_a_datagram_that_is_all_of_one_fragment(lab: Parity, ghosts: Paths):
     """IPv6 has fragments that are no part of anything larger; they count as they are."""
     lab.see(six(ghosts[1], udp(*ends_of(ghosts[1], from_server=False), 1000, 2000, b"abc"), 0, False, 9))
