@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import pytest
 from datapath.crafted import UDP, ethernet, fragment6, ipv4, ipv6, pppoe, udp
 from lab.network import IPV4, Ends
 
