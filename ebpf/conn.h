@@ -114,7 +114,14 @@ static __always_inline u64 new_id(struct per_cpu *cpu)
 static __always_inline void fill(struct conn *conn, const struct packet *packet, const struct start *start, u64 now, u64 bits,
 				 struct per_cpu *cpu, u32 ifindex)
 {
+	u64 type = forget(&cpu->scratch, service_of(packet));
+
 	bits |= packet->from_hi * STATUS_SWAPPED;
+	if (unlikely(is_watched(type, packet))) {
+		bits |= STATUS_HELPER;
+		cpu->watched = 1;
+	}
+	bits = forget(&cpu->scratch, bits);
 	*conn_word(conn) = STATUS_BIT(bits) | start->state << STATE_SHIFT;
 	conn->tcp_last = start->last;
 	conn->tcp_scales = start->scale;
@@ -130,6 +137,8 @@ static __always_inline void fill(struct conn *conn, const struct packet *packet,
 	}
 	conn->id = cpu->offered = new_id(cpu);
 	conn->created = now;
+	conn->type = type;
+	conn->gre_protocol = packet->tuple.protocol == PROTOCOL_GRE ? packet->gre_protocol : 0;
 	conn->ifindex = ifindex;
 }
 

@@ -5,7 +5,6 @@
 #ifndef CTWEB_HOOKS_H
 #define CTWEB_HOOKS_H
 
-enum { PASS_ON = -1 };		/* TC_ACT_UNSPEC */
 enum { PULL = 256 };		/* headers are at most this long */
 #ifdef REPLAY
 enum { PARSE_TRIES = 1 };	/* a test run's frames are linear */
@@ -16,17 +15,8 @@ enum { PARSE_TRIES = 2 };
 enum hook { INGRESS, EGRESS };
 enum { LOOPBACK = 1 };		/* its index in every network namespace */
 
-static __always_inline u64 clock_now(struct __sk_buff *skb)
-{
-#ifdef REPLAY
-	return skb->tstamp;
-#else
-	return bpf_jiffies64() * TICK_NSEC;
-#endif
-}
-
-/* Counts the packet. True: it has started a connection, or tried to. */
-static __always_inline bool see(const struct frame *frame, struct packet *packet, int error, u64 now, enum hook hook,
+/* Counts the packet. */
+static __always_inline void see(const struct frame *frame, struct packet *packet, int error, u64 now, enum hook hook,
 				struct per_cpu *cpu)
 {
 	u64 last_id = cpu->last_id;
@@ -35,6 +25,7 @@ static __always_inline bool see(const struct frame *frame, struct packet *packet
 	cpu->counter[COUNT_OFFERED_PACKETS] += packet->packets;
 	cpu->counter[COUNT_OFFERED_BYTES] += packet->bytes;
 	cpu->offered = 0;
+	cpu->watched = 0;
 	cpu->aside = ASIDE_NONE;
 	if (unlikely(error)) {
 		cpu->aside = aside_of(error);
@@ -47,7 +38,7 @@ static __always_inline bool see(const struct frame *frame, struct packet *packet
 		if (unlikely(packet->fragment) && cpu->counter[COUNT_UNTRACKED_BYTES] == untracked)
 			cpu->aside = ASIDE_FIRST_FRAGMENT;
 	}
-	return cpu->started = cpu->last_id != last_id;
+	cpu->started = cpu->last_id != last_id;
 }
 
 /* Did the packet come in through a tracked interface, where it was counted? */
@@ -131,7 +122,7 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 		frame.gso_segs = skb->gso_segs;
 		count_segments(&frame, &layers, packet);
 	}
-	bool started = see(&frame, packet, error, now, hook, cpu);
+	see(&frame, packet, error, now, hook, cpu);
 
 	if (hook == INGRESS && unlikely(may_offer(cpu)))
 		offer(packet, cpu->offered, KEY_HASH | bpf_get_hash_recalc(skb));
@@ -139,7 +130,9 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 		tc_asides.call(skb, 0);
 		not_set_aside(cpu);
 	}
-	if (unlikely(started))
+	if (unlikely(wants_helper(cpu, now)))
+		tc_helpers.call(skb, 0);	/* does not come back: it goes on to the rules itself */
+	if (unlikely(cpu->started))
 		tc_rules.call(skb, 0);	/* comes back only if there are no rules */
 	return PASS_ON;
 }
@@ -202,7 +195,7 @@ int xdp_ingress(struct xdp_md *xdp)
 	if (error == NOT_IP)
 		return XDP_PASS;
 	frame.ifindex = xdp->ingress_ifindex;
-	bool started = see(&frame, &cpu->packet, error, now, INGRESS, cpu);
+	see(&frame, &cpu->packet, error, now, INGRESS, cpu);
 
 	if (unlikely(may_offer(cpu)))
 		offer_xdp(xdp, &cpu->packet, cpu->offered);
@@ -210,7 +203,9 @@ int xdp_ingress(struct xdp_md *xdp)
 		xdp_asides.call(xdp, 0);
 		not_set_aside(cpu);
 	}
-	if (unlikely(started))
+	if (unlikely(wants_helper(cpu, now)))
+		xdp_helpers.call(xdp, 0);
+	if (unlikely(cpu->started))
 		xdp_rules.call(xdp, 0);
 	return XDP_PASS;
 }
@@ -226,6 +221,8 @@ int xdp_aside(struct xdp_md *xdp)
 		return XDP_PASS;
 	look_at_xdp(xdp, &frame, cpu);
 	see_aside(&frame, &layers, bpf_jiffies64() * TICK_NSEC, cpu);
+	if (wants_helper(cpu, bpf_jiffies64() * TICK_NSEC))
+		xdp_helpers.call(xdp, 0);
 	if (cpu->started)
 		xdp_rules.call(xdp, 0);
 	return XDP_PASS;
@@ -251,6 +248,8 @@ int tc_aside(struct __sk_buff *skb)
 		return PASS_ON;
 	look_at(skb, &frame, cpu);
 	see_aside(&frame, &layers, clock_now(skb), cpu);
+	if (wants_helper(cpu, clock_now(skb)))
+		tc_helpers.call(skb, 0);
 	if (cpu->started)
 		tc_rules.call(skb, 0);
 	return PASS_ON;

@@ -35,6 +35,7 @@ struct per_cpu {
 	struct tuple victim;
 	struct tuple buried;
 	struct translation translation;
+	u64 watched;		/* 1: a helper watches the packet's connection */
 	struct datagram datagram;
 	u64 aside;		/* enum aside: what another program is to do for the packet (aside.h) */
 	u64 started;		/* the packet has started a connection, or tried to */

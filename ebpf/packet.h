@@ -63,6 +63,14 @@ struct packet {
 	u32 quoted;		/* ICMP error: where in the frame the packet stands that it is about, */
 	u64 quoted_length;	/* and how much of it */
 	struct tuple datagram;	/* fragment: see name_datagram() (parse.h) */
+	/* GRE, in the host's order */
+	u64 gre_protocol;
+	u64 gre_variant;
+	/* For helpers (helpers.h): where the transport header stands in the frame; lengths as in struct layers */
+	u64 transport_at;
+	u64 headers;
+	u64 transport;
+	u64 payload;
 	/* TCP, in the host's order */
 	u32 seq;
 	u32 ack;
@@ -158,6 +166,23 @@ static __always_inline void write_tuple(struct packet *packet, const struct laye
 	}
 	word[4] = TUPLE_REST(lo_port, hi_port, layers->protocol, layers->family);
 	packet->from_hi = from_hi;
+}
+
+/* Is the sender the larger end? Address first, then port. */
+static __always_inline u64 sent_by_hi(const struct packet *packet, const struct layers *layers)
+{
+	const u64 *word = (const u64 *)&packet->tuple;
+
+	if (likely(layers->family == 4)) {
+		if (layers->source != layers->destination)
+			return ntoh32((u32)layers->source) > ntoh32((u32)layers->destination);
+	} else {
+		if (word[0] != word[2])
+			return ntoh64(word[0]) > ntoh64(word[2]);
+		if (word[1] != word[3])
+			return ntoh64(word[1]) > ntoh64(word[3]);
+	}
+	return ntoh16((u16)layers->source_port) > ntoh16((u16)layers->destination_port);
 }
 
 #endif

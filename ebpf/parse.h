@@ -223,27 +223,14 @@ static __always_inline int parse_udp(struct cursor *cursor, struct layers *layer
 	return length < sizeof(*udp) || length > layers->payload ? COUNT_MALFORMED_TRANSPORT : 0;
 }
 
-/* Is the sender the larger end? Address first, then port. */
-static __always_inline u64 sent_by_hi(const struct packet *packet, const struct layers *layers)
-{
-	const u64 *word = (const u64 *)&packet->tuple;
-
-	if (likely(layers->family == 4)) {
-		if (layers->source != layers->destination)
-			return ntoh32((u32)layers->source) > ntoh32((u32)layers->destination);
-	} else {
-		if (word[0] != word[2])
-			return ntoh64(word[0]) > ntoh64(word[2]);
-		if (word[1] != word[3])
-			return ntoh64(word[1]) > ntoh64(word[3]);
-	}
-	return ntoh16((u16)layers->source_port) > ntoh16((u16)layers->destination_port);
-}
-
 static __always_inline int parse_transport(struct cursor *cursor, const struct frame *frame, struct layers *layers,
 					   struct packet *packet)
 {
 	int error = 0;
+
+	packet->transport_at = forget(frame->scratch, cursor->pos - frame->data);
+	packet->headers = layers->headers;
+	packet->payload = layers->payload;
 
 	switch (layers->protocol) {
 	case PROTOCOL_TCP:
@@ -257,6 +244,8 @@ static __always_inline int parse_transport(struct cursor *cursor, const struct f
 		return layers->family == 4 ? parse_icmp(cursor, layers, packet) : COUNT_INVALID_ICMP;
 	case PROTOCOL_ICMPV6:
 		return layers->family == 6 ? parse_icmpv6(cursor, layers, packet) : COUNT_INVALID_ICMP;
+	case PROTOCOL_GRE:
+		return parse_gre(cursor, frame, layers, packet);
 	case PROTOCOL_SCTP:
 	case PROTOCOL_DCCP:
 		error = parse_ports(cursor, layers, 12);
@@ -264,6 +253,7 @@ static __always_inline int parse_transport(struct cursor *cursor, const struct f
 	}
 	if (error)
 		return error;
+	packet->transport = layers->transport;
 	if (sent_by_hi(packet, layers))
 		write_tuple(packet, layers, 1, layers->destination_port, layers->source_port);
 	else

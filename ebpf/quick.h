@@ -165,7 +165,8 @@ static __always_inline u64 quick_tcp(struct conn *conn, u64 word, const struct q
 	return unlikely(!quick->window) && timeout > cap ? cap : timeout;
 }
 
-#define QUICK_TCP_MASK (0xffULL << STATE_SHIFT | STATUS_BIT(STATUS_SEEN_REPLY | STATUS_ASSURED))
+/* One that a helper watches goes the long way. */
+#define QUICK_TCP_MASK (0xffULL << STATE_SHIFT | STATUS_BIT(STATUS_SEEN_REPLY | STATUS_ASSURED | STATUS_HELPER))
 #define QUICK_TCP_WORD ((u64)TCP_ESTABLISHED << STATE_SHIFT | STATUS_BIT(STATUS_SEEN_REPLY | STATUS_ASSURED))
 
 /* True: the packet is counted. `bits`: status bits that this hook sets. */
@@ -194,6 +195,8 @@ static __always_inline bool quick(struct conn *conn, const struct frame *frame, 
 			return false;
 	} else {
 		/* Unanswered from the one who asked, or answered and assured. */
+		if (unlikely(word & STATUS_BIT(STATUS_HELPER)))
+			return false;
 		if (!(word & STATUS_BIT(STATUS_SEEN_REPLY)) ? direction == REPLY :
 		    !(word & STATUS_BIT(STATUS_ASSURED)) && now > conn->created + UDP_ASSURED_AFTER)
 			return false;

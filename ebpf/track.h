@@ -77,6 +77,8 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 		count_untracked(cpu, COUNT_IGNORED_TCP, packet);
 		return verdict;
 	}
+	if (unlikely(word & STATUS_BIT(STATUS_HELPER)))
+		cpu->watched = 1;
 	/* A reset's end is not stamped: it ends now. */
 	add(conn, direction, packet->packets, packet->bytes, expires, verdict == VERDICT_RESET ? expires : now + change.timeout, cpu);
 	if (unlikely(verdict == VERDICT_RESET) && claim(conn, expires)) {

@@ -14,9 +14,17 @@ struct tuple {
 	__be16 hi_port;
 	u8 protocol;
 	u8 family;		/* 4 or 6 */
-	u8 pad[2];		/* zero: part of the hash */
+	u8 variant;		/* GRE: enum gre_variant; otherwise 0 */
+	u8 pad;			/* zero: part of the hash */
 };
 _Static_assert(sizeof(struct tuple) == 40, "struct tuple");
+
+/* What stands in the tuple of a GRE connection where others have ports. */
+enum gre_variant {
+	GRE_PLAIN = 0,		/* nothing: addresses alone */
+	GRE_KEYED = 1,		/* version 0, key: its upper half is lo_port, its lower one hi_port, in both directions */
+	GRE_CALL = 2,		/* version 1 (PPTP): each end's call id, 0 if the control connection was not seen */
+};
 
 enum direction { ORIGINAL = 0, REPLY = 1 };
 
@@ -29,13 +37,18 @@ enum status {
 	STATUS_FASTTRACK = 1 << 5,
 	STATUS_SRCNAT = 1 << 6,
 	STATUS_DSTNAT = 1 << 7,
-	STATUS_HELPER = 1 << 8,		/* nf_conntrack watches it with a helper */
+	STATUS_HELPER = 1 << 8,		/* watched by a helper: one of ours (helpers.h), or nf_conntrack's */
 };
 
 /* In the order of nf_conntrack's enum tcp_conntrack, so that the transition table reads the same. */
 enum tcp_state {
 	TCP_NONE, TCP_SYN_SENT, TCP_SYN_RECEIVED, TCP_ESTABLISHED, TCP_FIN_WAIT, TCP_CLOSE_WAIT,
 	TCP_LAST_ACK, TCP_TIME_WAIT, TCP_CLOSE, TCP_LISTEN,
+};
+
+/* connection-type: the service, by the port that the connection was made to, or by what expected it. */
+enum conn_type {
+	TYPE_NONE, TYPE_PPTP, TYPE_FTP, TYPE_H323, TYPE_SIP, TYPE_IRC, TYPE_TFTP, TYPE_QUAKE3,
 };
 
 /* What one direction has sent, for window tracking (nf_conntrack's ip_ct_tcp_state). */
@@ -114,7 +127,7 @@ struct conn {
 	u64 fasttrack_bytes[2];
 	u32 mark;		/* connection mark; 0: none */
 	u16 type;		/* connection-type, enum conn_type; 0: none */
-	u16 pad;
+	u16 gre_protocol;	/* GRE: ethertype of what its first packet carried */
 	u32 ifindex;		/* interface of the first packet */
 	u32 fresh;		/* place in the ring of new connections (room.h) */
 };

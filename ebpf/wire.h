@@ -145,6 +145,21 @@ struct udp_header {
 	__sum16 checksum;
 };
 
+struct gre_header {
+	__be16 flags;		/* its lowest three bits: version */
+	__be16 protocol;	/* ethertype of what it carries */
+};
+#define GRE_CHECKSUM 0x8000
+#define GRE_ROUTING 0x4000
+#define GRE_KEY 0x2000
+#define GRE_VERSION 0x0007
+enum { GRE_PPP = 0x880b };	/* what version 1 carries */
+
+struct gre_key {		/* version 0: one number; version 1: length and call id */
+	__be16 upper;
+	__be16 lower;
+};
+
 struct icmp_header {
 	u8 type;
 	u8 code;

@@ -33,7 +33,9 @@ _INCLUDE = re.compile(r'^#include "([\w.]+)"$', re.MULTILINE)
 _ENUM = re.compile(r"\benum\b\s*(?:(\w+)\s*)?\{([^}]*)\}")
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 # Programs that the hooks call for what is rare, with the map they are called through.
-_ASIDES = {"tc_aside": b"tc_asides", "xdp_aside": b"xdp_asides"}
+_ASIDES = {
+    "tc_aside": b"tc_asides", "xdp_aside": b"xdp_asides", "tc_help": b"tc_helpers", "xdp_help": b"xdp_helpers",
+}  # fmt: skip
 _PROGRAMS = (
     "tc_ingress", "tc_egress", "tc_ingress_l3", "tc_egress_l3", "xdp_ingress", "reap", "translate", "read_clock",
     *_ASIDES,
@@ -204,6 +206,10 @@ class Datapath:
                 except Exception as error:
                     raise BuildError(f"the kernel does not take {name}: {_last_words(said(), str(error))}") from error
 
+    def table(self, name: str) -> Any:
+        """A map of the programs, BCC's, by its name in the C source."""
+        return self._module.get_table(name.encode())
+
     def read_counters(self) -> dict[str, int]:
         """The kernel's totals over all CPUs, by their names in `enum counter`. Raises OSError."""
         per_cpu = self.counters[self.counters.Key(0)]
@@ -290,7 +296,7 @@ def compile_datapath(options: BuildOptions) -> Datapath:
         programs = [name for name in programs if not name.startswith("xdp")]
     if options.ingress_only:
         flags.append("-DINGRESS_ONLY")
-        programs = ["tc_ingress", "tc_aside", "reap", "read_clock"]
+        programs = ["tc_ingress", "tc_aside", "tc_help", "reap", "read_clock"]
     os.environ["BCC_KERNEL_SOURCE"] = str(SOURCE / "headers")
     with _captured_stderr() as said:
         try:

@@ -64,6 +64,10 @@ TCP_STATES = (
 )
 TCP_STATE_NUMBERS = {name: number for number, name in enumerate(TCP_STATES)} | {"syn-recv": 2}
 
+# By enum conn_type. 0: none.
+CONNECTION_TYPES = ("", "pptp", "ftp", "h323", "sip", "irc", "tftp", "quake3")
+CONNECTION_TYPE_NUMBERS = {name: number for number, name in enumerate(CONNECTION_TYPES) if name}
+
 ICMP, TCP, UDP, DCCP, GRE, ICMPV6, SCTP, UDP_LITE = 1, 6, 17, 33, 47, 58, 132, 136
 
 WITH_PORTS = (TCP, UDP, DCCP, SCTP, UDP_LITE)
