@@ -7,7 +7,8 @@
 
 enum { QUOTED_TRANSPORT = 8 };	/* bytes of it that every error quotes */
 
-static __always_inline int parse_quoted_transport(struct cursor *cursor, struct layers *layers, struct packet *packet)
+static __always_inline int parse_quoted_transport(struct cursor *cursor, const struct frame *frame, struct layers *layers,
+						  struct packet *packet)
 {
 	int error = 0;
 
@@ -23,6 +24,8 @@ static __always_inline int parse_quoted_transport(struct cursor *cursor, struct 
 		return layers->family == 4 ? parse_icmp(cursor, layers, packet) : COUNT_INVALID_ICMP;
 	case PROTOCOL_ICMPV6:
 		return layers->family == 6 ? parse_icmpv6(cursor, layers, packet) : COUNT_INVALID_ICMP;
+	case PROTOCOL_GRE:
+		return parse_gre(cursor, frame, layers, packet);
 	}
 	if (error)
 		return error;
@@ -57,7 +60,7 @@ static __always_inline int parse_quoted(struct frame *frame, struct layers *laye
 	layers->payload = forget(frame->scratch, layers->payload);
 	if (!forget_way(&cursor, frame))
 		return COUNT_INVALID_ICMP;
-	error = parse_quoted_transport(&cursor, layers, packet);
+	error = parse_quoted_transport(&cursor, frame, layers, packet);
 	if (error)
 		return error;
 	/* What follows the error in the frame is padding. */

@@ -34,6 +34,9 @@ _TOTALS = {
     "untracked-bytes": ("ctweb_untracked_bytes", "Layer-3 bytes of packets that belong to no connection."),
     "failed-sweeps": ("ctweb_failed_sweeps", "Sweeps that read no table; the log says why."),
 }
+# Fragments that came before their first one are taken back from these when it comes. A scraper would take a counter
+# that falls for one that began anew: what is exported stays where it was until the counter is there again.
+_TAKEN_BACK = ("fragment", "untracked-bytes")
 # Those that go up and down, and what makes base units of them.
 _GAUGES = {
     "conntrack-lag-ms": (
@@ -52,6 +55,7 @@ class _Table:
     snapshot: Snapshot
     connections: Mapping[tuple[str, str, str], int]  # by family, protocol, TCP state
     hosts: Mapping[str, float]  # bytes per second by source address, the busiest first
+    counters: Mapping[str, int]
 
 
 class TableCollector(Collector):
@@ -74,7 +78,7 @@ class TableCollector(Collector):
         self._hooks = hooks
         self._counters = counters
         self._lock = threading.Lock()
-        self._table = _Table(Snapshot.empty(), {}, {})
+        self._table = _Table(Snapshot.empty(), {}, {}, {})
 
     def collect(self) -> Iterator[Metric]:
         table = self._newest()
@@ -94,7 +98,7 @@ class TableCollector(Collector):
         yield GaugeMetricFamily(
             "ctweb_connections_limit", "Connections that the table can hold.", value=self._source.max_entries
         )
-        yield from _totals(snapshot.counters)
+        yield from _totals(table.counters)
         yield CounterMetricFamily("ctweb_sweeps", "Sweeps: readings of the kernel's table.", value=snapshot.seq)
         yield GaugeMetricFamily(
             "ctweb_sweep_duration_seconds", "Time that the newest sweep took.", value=snapshot.sweep_seconds
@@ -132,7 +136,8 @@ class TableCollector(Collector):
             snapshot = self._source.snapshot
             if snapshot is not self._table.snapshot or not snapshot.seq:
                 hosts = busiest(snapshot, self._top_hosts())
-                self._table = _Table(snapshot, connections(snapshot), hosts)
+                counters = _never_less(snapshot.counters, self._table.counters)
+                self._table = _Table(snapshot, connections(snapshot), hosts, counters)
             return self._table
 
 
@@ -145,6 +150,12 @@ def add_to(app: Flask, collector: TableCollector) -> None:
     def metrics() -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(registry), content_type=content_type)
+
+
+def _never_less(counters: Mapping[str, int], before: Mapping[str, int]) -> dict[str, int]:
+    """The counters, those that can be taken back at least what they were."""
+    kept = {name: max(counters[name], before.get(name, 0)) for name in _TAKEN_BACK if name in counters}
+    return {**counters, **kept}
 
 
 def _totals(counters: Mapping[str, int]) -> Iterator[Metric]:

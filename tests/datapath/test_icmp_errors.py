@@ -9,6 +9,7 @@ from crafted import (
     DCCP,
     DSTOPTS,
     FRAGMENT,
+    GRE,
     HOPOPTS,
     ICMP,
     ICMPV6,
@@ -48,6 +49,8 @@ def packets(source: str, destination: str) -> dict[str, bytes]:
         "SCTP": ip(source, destination, SCTP, b"\0\1\0\2" + bytes(40)),
         "DCCP": ip(source, destination, DCCP, b"\0\1\0\2" + bytes(40)),
         "echo": ip(source, destination, question[0], icmp(question[1], ident=7, rest=bytes(20))),
+        "GRE with a key": ip(source, destination, GRE, b"\x20\0\x08\0\0\0\0\7" + bytes(40)),
+        "PPTP": ip(source, destination, GRE, b"\x30\x81\x88\x0b\0\x04\0\7" + bytes(40)),
         "another protocol": ip(source, destination, 99, bytes(40)),
     }
 

@@ -9,11 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from running import Ctweb, until
+
+from ctweb.table.snapshot import Snapshot
+from ctweb.web.metrics import TableCollector
 
 PROMTOOL = Path(sys.executable).with_name("promtool")
 DASHBOARD = Path(__file__).parents[2] / "docs" / "grafana.json"
@@ -83,6 +87,32 @@ def test_no_packet_is_missing_from_the_counts(ctweb: Ctweb):
         return 0 < found["ctweb_offered_packets_total"][()] == live + ended + untracked
 
     until(adds_up)
+
+
+def test_a_counter_that_is_taken_back_is_none_that_falls():
+    """A fragment that came before its first one is untracked until that comes; a scraper would see a counter that began
+    anew."""
+
+    @dataclass
+    class Source:
+        snapshot: Snapshot
+        max_entries: int = 1
+
+    source = Source(Snapshot.empty())
+    collector = TableCollector(
+        source, hooks=dict, counters=lambda: {"websockets": 0, "websockets-refused": 0}, top_hosts=lambda: 0
+    )
+    exported = []
+    for seq, n in enumerate((0, 7, 5, 6, 9), 1):
+        counters = {"fragment": n, "untracked-bytes": 100 * n, "ended-packets": 10 - n}
+        source.snapshot = replace(Snapshot.empty(), seq=seq, counters=counters)
+        samples = [sample for family in collector.collect() for sample in family.samples]
+        found = {(sample.name, sample.labels.get("reason")): sample.value for sample in samples}
+        assert found["ctweb_ended_packets_total", None] == 10 - n
+        exported.append(
+            (found["ctweb_untracked_packets_total", "fragment"], found["ctweb_untracked_bytes_total", None])
+        )
+    assert exported == [(0, 0), (7, 700), (7, 700), (7, 700), (9, 900)]
 
 
 def test_every_counter_of_the_kernel_is_exported(ctweb: Ctweb):
