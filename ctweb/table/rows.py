@@ -7,7 +7,7 @@ million rows cost what their bytes cost.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -66,11 +66,20 @@ class _Block:
         return _Field(name, self._text(prop), shown=self._shown(prop))
 
     def page(self, name: str) -> _Field:
-        """Numbers are numbers, times are seconds."""
+        """Numbers are numbers, times are seconds, yes/no are letters in `flags`."""
+        if name == "flags":
+            return self.letters()
         prop = PROPERTIES[name]
         if prop.kind in (Kind.PORT, Kind.NUMBER, Kind.RATE, Kind.TIME):
             return _Field(name, byte_text.decimal(prop.column(self.facts)), False, self._shown(prop))
         return self.rest(name)
+
+    def csv(self, name: str) -> Bytes:
+        """As in `page`, but empty where a row does not have it, and marks safe in a spreadsheet."""
+        if name == "connection-mark":
+            return byte_text.rows_of(_csv_marks(self.facts.mark_names), self.facts.columns.mark)
+        field = self.page(name)
+        return field.values if field.shown is None else byte_text.hidden(field.values, field.shown)
 
     def letters(self) -> _Field:
         return _Field("flags", byte_text.rows_of(_LETTERS, self.facts.flags))
@@ -102,6 +111,17 @@ class _Block:
 def _marks(names: tuple[str, ...]) -> Bytes:
     """The names as they stand in JSON strings."""
     return byte_text.constants([msgspec.json.encode(name).decode()[1:-1] for name in names])
+
+
+@lru_cache(maxsize=4)
+def _csv_marks(names: tuple[str, ...]) -> Bytes:
+    """The names as CSV fields. An apostrophe before what a spreadsheet would calculate: it shows the text then."""
+    written = []
+    for name in names:
+        text = "'" + name if name.startswith(("=", "+", "-", "@", "\t", "\r", "\n")) else name
+        quoted = any(mark in text for mark in ',"\r\n')
+        written.append('"' + text.replace('"', '""') + '"' if quoted else text)
+    return byte_text.constants(written)
 
 
 def _address(facts: Facts, end: End) -> Bytes:
@@ -145,14 +165,18 @@ def _objects(fields: list[_Field], rows: int) -> bytes:
 
 def _chunks(facts: Facts, index: Index | None, fields: Callable[[_Block], list[_Field]]) -> Iterator[bytes]:
     """A JSON array of the rows at `index` (None: all), a block at a time."""
-    rows = len(facts) if index is None else len(index)
     yield b"["
+    for number, block in enumerate(_blocks(facts, index)):
+        text = _objects(fields(_Block(block)), len(block))
+        yield text if number else text[1:]
+    yield b"]"
+
+
+def _blocks(facts: Facts, index: Index | None) -> Iterator[Facts]:
+    rows = len(facts) if index is None else len(index)
     for start in range(0, rows, BLOCK):
         part = slice(start, min(start + BLOCK, rows))
-        block = facts.take(part if index is None else index[part])
-        text = _objects(fields(_Block(block)), len(block))
-        yield text if start else text[1:]
-    yield b"]"
+        yield facts.take(part if index is None else index[part])
 
 
 def rest_chunks(facts: Facts, index: Index | None = None, names: Collection[str] | None = None) -> Iterator[bytes]:
@@ -171,8 +195,30 @@ def rest_rows(
     return msgspec.json.decode(b"".join(rest_chunks(facts, index, names)), type=list[dict[str, str]])
 
 
+def page_chunks(facts: Facts, index: Index | None, names: Collection[str]) -> Iterator[bytes]:
+    """The rows at `index` (None: all) as the page has them, `.id` first, with only the properties `names`."""
+    return _chunks(facts, index, lambda block: [block.page(n) for n in (".id", *(n for n in names if n != ".id"))])
+
+
+def csv_chunks(facts: Facts, index: Index | None, names: Sequence[str]) -> Iterator[bytes]:
+    """The rows at `index` (None: all) as CSV (RFC 4180), the values as the page has them; a head line first.
+
+    What is text from outside, the marks, is quoted, and a spreadsheet does not take it for a formula.
+    """
+    yield ",".join(names).encode() + b"\r\n"
+    for facts_block in _blocks(facts, index):
+        block = _Block(facts_block)
+        parts = [part for name in names for part in (block.csv(name), _byte(b",", len(facts_block)))]
+        parts[-1:] = [_byte(b"\r", len(facts_block)), _byte(b"\n", len(facts_block))]
+        yield byte_text.joined(np.concatenate(parts, axis=1))
+
+
+def _byte(byte: bytes, rows: int) -> Bytes:
+    return np.full((rows, 1), ord(byte), np.uint8)
+
+
 def page_rows(facts: Facts, index: Index) -> bytes:
     """The rows at `index` as the page wants them (docs/architecture.md, /live): a JSON array."""
     return b"".join(
-        _chunks(facts, index, lambda block: [*(block.page(name) for name in PAGE_PROPERTIES), block.letters()])
+        _chunks(facts, index, lambda block: [block.page(name) for name in (*PAGE_PROPERTIES, "flags")])
     )

@@ -100,6 +100,18 @@ export const endpoint = (name, addressField, portField) => (host) => {
   );
 };
 
+/** What a group has in common; a click leads to its connections. @type {CellMaker} */
+export const group = (host) => {
+  const value = part("value", host);
+  return onChange(
+    (row) => row[".id"],
+    (filter, row) => {
+      value.textContent = /** @type {string | undefined} */ (row["group"]) ?? "";
+      value.dataset.term = filter;
+    },
+  );
+};
+
 /** What stands in the state column of a connection that is not TCP. @param {Row} row */
 function detail(row) {
   if (row["icmp-type"] !== undefined) return `type ${row["icmp-type"]} id ${row["icmp-id"] ?? ""}`;

@@ -59,7 +59,7 @@ export class Display {
   /** @param {RowsMessage} message */
   accept(message) {
     const before = this.message;
-    const sameView = before?.filter === message.filter && before.sort === message.sort;
+    const sameView = before?.filter === message.filter && before.sort === message.sort && before.group === message.group;
     if (this.#stopped !== undefined) this.#stopped = performance.now();
     if (!sameView) {
       this.#held = undefined;

@@ -8,6 +8,8 @@ import { Counters } from "./counters.js";
 import { Detail } from "./detail.js";
 import { Display } from "./display.js";
 import { Empty } from "./empty.js";
+import { Export } from "./export.js";
+import { GROUPS, groupColumns } from "./groups.js";
 import { helpDialog } from "./help.js";
 import { Hold } from "./hold.js";
 import { bindKeys } from "./keys.js";
@@ -17,7 +19,7 @@ import { Settings } from "./settings.js";
 import { Status } from "./status.js";
 import { Suggestions } from "./suggestions.js";
 import { Table } from "./table.js";
-import { narrowed } from "./terms.js";
+import { narrowed, without } from "./terms.js";
 import { themeSwitch } from "./theme.js";
 import { View } from "./view.js";
 
@@ -36,6 +38,7 @@ const table = new Table(byId("table"), display);
 const chooser = new Chooser(byId("columns"));
 const detail = new Detail(byId("detail"));
 const counters = new Counters(byId("counters"), byId("all-counters"));
+const exporting = new Export(byId("export"));
 const settings = new Settings(byId("settings"));
 const hold = new Hold(table.body);
 const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
@@ -50,13 +53,15 @@ let refused;
 function ask() {
   answerDue = true;
   const filter = refused === view.filter ? (display.message?.filter ?? "") : view.filter;
-  const watch = [...new Set([...display.heldIds, ...(detail.row ? [detail.row[".id"]] : [])])];
-  live.show({ filter, sort: view.sort, ...range, ...(watch.length && { watch: watch.slice(0, 500) }) });
+  const held = display.message?.group ? [] : display.heldIds;
+  const watch = [...new Set([...held, ...(detail.row ? [detail.row[".id"]] : [])])].slice(0, 500);
+  live.show({ filter, sort: view.sort, ...range, ...(view.group && { group: view.group }), ...(watch.length && { watch }) });
 }
 
 /** Another filter or order. What is shown stays until the answer is here. */
 function askAnew() {
   table.head.setSort(view.sort);
+  groupBy.value = view.group;
   syncCards();
   table.askFromTop();
 }
@@ -64,18 +69,26 @@ function askAnew() {
 /** @param {RowsMessage} message */
 function take(message) {
   const before = display.message;
-  const other = before !== undefined && (before.filter !== message.filter || before.sort !== message.sort);
-  const answers = message.sort === view.sort && message.offset === range.offset;
+  const regrouped = before?.group !== message.group;
+  const other = before !== undefined && (regrouped || before.filter !== message.filter || before.sort !== message.sort);
+  const answers = message.sort === view.sort && (message.group ?? "") === view.group && message.offset === range.offset;
   if (status.paused && !(answerDue && answers) && !other) return;
   if (answers) answerDue = false;
   display.accept(message);
+  if (regrouped) useColumns();
   if (other) table.restart();
   table.refresh();
 }
 
+/** Those of what is shown, which may not be what has been asked for yet. */
 function useColumns() {
+  const group = display.message ? (display.message.group ?? "") : view.group;
   const names = narrow.matches ? CARD_COLUMNS : view.columns;
-  table.setColumns(names.flatMap((name) => COLUMN.get(name) ?? []));
+  table.host.classList.toggle("grouped", group !== "");
+  table.host.setAttribute("aria-label", group ? `Connections by ${GROUPS.get(group)?.one}` : "Connections");
+  byId("open-columns").hidden = group !== "";
+  table.setColumns(group ? groupColumns(group, narrow.matches) : names.flatMap((name) => COLUMN.get(name) ?? []));
+  fillCards();
 }
 
 live.onMessage = (/** @type {Message} */ message) => {
@@ -192,8 +205,10 @@ byId("live").addEventListener("click", () => setPaused(!status.paused));
 
 const cardSort = /** @type {HTMLSelectElement} */ (byId("card-sort"));
 const cardOrder = byId("card-order");
-for (const column of COLUMN.values()) {
-  if (!column.optional) cardSort.add(new Option(column.title + (column.arrow ? ` ${column.arrow}` : ""), column.name));
+function fillCards() {
+  const columns = view.group ? groupColumns(view.group, true) : [...COLUMN.values()].filter((column) => !column.optional);
+  cardSort.replaceChildren(...columns.map(({ title, arrow, name }) => new Option(title + (arrow ? ` ${arrow}` : ""), name)));
+  syncCards();
 }
 function syncCards() {
   cardSort.value = view.sort.replace(/^-/, "");
@@ -201,6 +216,23 @@ function syncCards() {
 }
 cardSort.addEventListener("change", () => table.head.onSort(cardSort.value));
 cardOrder.addEventListener("click", () => table.head.onSort(cardSort.value));
+
+/* Groups instead of connections, and from a group to its connections. */
+
+const groupBy = /** @type {HTMLSelectElement} */ (byId("group"));
+for (const [name, { title }] of GROUPS) groupBy.add(new Option(title, name));
+groupBy.addEventListener("change", () => {
+  detail.close();
+  view.groupBy(groupBy.value);
+  view.write("push");
+  askAnew();
+});
+/** The choice stands where there is room for it. */
+function placeGroupBy() {
+  const label = /** @type {HTMLElement} */ (groupBy.parentElement);
+  if (narrow.matches) byId("cards").append(label);
+  else byId("search").after(label);
+}
 
 /* One connection is chosen: by a click or by j and k. Its panel follows the choice while it is open. */
 
@@ -215,12 +247,16 @@ function step(by) {
 function openDetail() {
   const row = display.at(table.selectedIndex)?.row;
   if (!row) return;
+  if (display.message?.group) {
+    filterBy(row[".id"], false);
+    return;
+  }
   detail.show(row);
   ask();
 }
 
 table.onSelect = () => {
-  if (detail.open) openDetail();
+  if (detail.open && !display.message?.group) openDetail();
 };
 detail.onClose = () => {
   table.host.focus();
@@ -233,7 +269,7 @@ table.body.addEventListener("click", (event) => {
   const term = /** @type {HTMLElement | null} */ (target.closest("[data-term]"))?.dataset.term;
   // A finger is too broad for a part of a cell: it opens the panel.
   if (term && /** @type {PointerEvent} */ (event).pointerType === "mouse") {
-    filterBy(event, term);
+    filterBy(term, event.altKey || event.shiftKey || event.ctrlKey || event.metaKey);
   } else {
     table.select(table.indexOf(target));
     openDetail();
@@ -245,13 +281,13 @@ table.body.addEventListener("mousedown", (event) => {
 });
 
 /**
- * Only what has this; with a modifier, all but that.
- * @param {MouseEvent} event
+ * Only what has this, and of a group its connections; or all but that.
  * @param {string} term
+ * @param {boolean} exclude
  */
-function filterBy(event, term) {
-  const without = event.altKey || event.shiftKey || event.ctrlKey || event.metaKey;
-  view.filter = narrowed(view.filter, without ? `!${term}` : term);
+function filterBy(term, exclude) {
+  view.filter = narrowed(view.filter, exclude ? without(term) : term);
+  if (!exclude) view.groupBy("");
   view.write("push");
   search.fill(view.filter);
   refused = undefined;
@@ -265,8 +301,16 @@ table.body.addEventListener("pointerover", (event) => {
   const shown = cell && display.at(table.indexOf(cell));
   const column = cell && table.columnOf(cell);
   if (!cell || !shown || !column) return;
-  const hint = target.closest("[data-term]") ? "Click: only these. Shift-click: without these." : "";
+  const only = display.message?.group ? "Click: its connections. Shift-click: without it." : "Click: only these. Shift-click: without these.";
+  const hint = target.closest("[data-term]") ? only : "";
   cell.title = [column.tooltip?.(shown.row), hint].filter(Boolean).join("\n");
+});
+
+byId("open-export").addEventListener("click", () => {
+  const message = display.message;
+  if (!message) return;
+  const sort = message.group ? "" : message.sort;
+  exporting.show({ filter: message.filter, sort, columns: view.columns }, message.connections ?? message.matched);
 });
 
 const help = helpDialog(byId("help"));
@@ -277,6 +321,7 @@ bindKeys({
   "/": () => search.input.select(),
   "?": () => help.showModal(),
   s: () => settings.show(),
+  g: () => groupBy.focus(),
   p: () => setPaused(!status.paused),
   Escape: () => {
     if (document.activeElement === search.input) {
@@ -299,9 +344,13 @@ themeSwitch(byId("theme"));
 search.fill(view.filter);
 table.head.widths = view.keptWidths();
 table.head.setSort(view.sort);
-syncCards();
+placeGroupBy();
+groupBy.value = view.group;
 useColumns();
-narrow.addEventListener("change", useColumns);
+narrow.addEventListener("change", () => {
+  placeGroupBy();
+  useColumns();
+});
 status.paint();
 empty.paint(undefined, undefined);
 live.connect();

@@ -10,6 +10,7 @@
  * @property {string} sort A property name, `-` before it for descending.
  * @property {number} offset
  * @property {number} limit At most 500.
+ * @property {string} [group] Groups by this instead of connections.
  * @property {string[]} [watch] Ids of connections to be told of wherever they stand; at most 500.
  *
  * @typedef {object} RowsMessage
@@ -22,6 +23,8 @@
  * @property {string} filter
  * @property {string} sort
  * @property {Row[]} rows
+ * @property {string} [group] The rows are groups by this: `.id` is the filter that means one's connections.
+ * @property {number} [connections] Of groups: how many connections they have together.
  * @property {Record<string, Row | null>} [watched] The watched connections; null: it has ended.
  * @property {Record<string, number>} [counters]
  * @property {{active: boolean, reason: string}} [tracking] Whether connections are tracked, and why.

@@ -2,6 +2,7 @@
 
 /** @import { RowsMessage } from "./protocol.js" */
 /** @import { Trouble } from "./live.js" */
+import { GROUPS } from "./groups.js";
 import { clock, duration, grouped } from "./format.js";
 
 /** @param {string} id */
@@ -27,7 +28,10 @@ export class Status {
   /** @param {RowsMessage} message */
   count(message) {
     this.last = { at: performance.now(), clock: clock(new Date(message.time)) };
-    this.#shown.textContent = message.matched === message.total ? "" : `${grouped(message.matched)} of `;
+    const connections = message.connections ?? message.matched;
+    const kind = message.group && GROUPS.get(message.group);
+    const groups = kind ? `${grouped(message.matched)} ${message.matched === 1 ? kind.one : kind.many} · ` : "";
+    this.#shown.textContent = groups + (connections === message.total ? "" : `${grouped(connections)} of `);
     this.#total.textContent = grouped(message.total);
     this.#newest.textContent = this.last.clock;
     this.#notTracking.hidden = message.tracking?.active !== false;

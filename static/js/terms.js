@@ -20,3 +20,10 @@ export function narrowed(filter, added) {
   // What is joined by "or" binds looser than what is added.
   return / or /i.test(filter) ? `(${filter}) ${added}` : `${filter} ${added}`;
 }
+
+/** All but that. @param {string} term */
+export function without(term) {
+  if (term.startsWith("!")) return term.slice(1);
+  // A space that is not within quotes joins two terms.
+  return / /.test(term.replace(/"(?:[^"\\]|\\.)*"/g, "")) ? `!(${term})` : `!${term}`;
+}

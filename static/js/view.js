@@ -1,9 +1,10 @@
 /**
- * What is being looked at: filter, order and columns. It lives in the address, so that a view can be sent as a link; what is a matter
+ * What is being looked at: filter, grouping, order and columns. It lives in the address, so that a view can be sent as a link; what is a matter
  * of taste and not of the view (widths, the columns one always wants) stays in this browser.
  */
 
 import { COLUMN, DEFAULT_COLUMNS } from "./columns.js";
+import { DEFAULT_GROUP_SORT, GROUPS, sortsGroups } from "./groups.js";
 
 const DEFAULT_SORT = "-orig-rate";
 const COLUMNS_KEY = "ctweb.columns";
@@ -26,6 +27,8 @@ function kept(key) {
 export class View {
   filter = "";
   sort = DEFAULT_SORT;
+  /** One of GROUPS, or "": connections, not groups. */
+  group = "";
   /** @type {string[]} */
   columns = [...DEFAULT_COLUMNS];
 
@@ -44,10 +47,25 @@ export class View {
     const query = new URLSearchParams(location.search);
     const favourite = kept(COLUMNS_KEY);
     this.filter = query.get("filter") ?? "";
-    this.sort = query.get("sort") ?? DEFAULT_SORT;
-    if (!COLUMN.has(this.sort.replace(/^-/, ""))) this.sort = DEFAULT_SORT;
+    this.group = query.get("group") ?? "";
+    if (!GROUPS.has(this.group)) this.group = "";
+    this.sort = query.get("sort") ?? this.#defaultSort;
+    const by = this.sort.replace(/^-/, "");
+    if (!(this.group ? sortsGroups(by) : COLUMN.has(by))) this.sort = this.#defaultSort;
     const chosen = knownColumns(query.get("columns") ?? (Array.isArray(favourite) ? favourite.join() : ""));
     this.columns = chosen.length ? chosen : [...DEFAULT_COLUMNS];
+  }
+
+  get #defaultSort() {
+    return this.group ? DEFAULT_GROUP_SORT : DEFAULT_SORT;
+  }
+
+  /** Groups have an order of their own, so they begin with their usual one. @param {string} group */
+  groupBy(group) {
+    if (group === this.group) return;
+    const stays = Boolean(group && this.group);
+    this.group = group;
+    if (!stays) this.sort = this.#defaultSort;
   }
 
   /**
@@ -57,7 +75,8 @@ export class View {
   write(how) {
     const query = new URLSearchParams();
     if (this.filter) query.set("filter", this.filter);
-    if (this.sort !== DEFAULT_SORT) query.set("sort", this.sort);
+    if (this.group) query.set("group", this.group);
+    if (this.sort !== this.#defaultSort) query.set("sort", this.sort);
     if (this.columns.join() !== DEFAULT_COLUMNS.join()) query.set("columns", this.columns.join());
     // Commas and colons are legal in a query and easier to read.
     const text = query.toString().replaceAll("%2C", ",").replaceAll("%3A", ":").replaceAll("%2F", "/");
@@ -87,7 +106,10 @@ export class View {
     const descending = `-${name}`;
     if (this.sort === name) this.sort = descending;
     else if (this.sort === descending) this.sort = name;
-    else this.sort = COLUMN.get(name)?.numeric && name !== "timeout" ? descending : name;
+    else {
+      const numeric = this.group ? name !== "group" : COLUMN.get(name)?.numeric && name !== "timeout";
+      this.sort = numeric ? descending : name;
+    }
     this.write("replace");
   }
 }

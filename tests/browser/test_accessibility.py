@@ -34,13 +34,17 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
         page.keyboard.press("Enter")
         expect(page.locator("#detail")).to_be_visible()
         assert complaints(page) == []
+    page.get_by_label("Group by").select_option("Source")
+    expect(page.get_by_role("grid", name="Connections by source").locator(".row:not([hidden])").first).to_be_visible()
+    assert complaints(page) == []
+    page.get_by_label("Group by").select_option("nothing")
     page.get_by_label("Filter connections").fill("nosuch:1")
     expect(page.get_by_role("alert")).to_be_visible()
     assert complaints(page) == []
     page.get_by_label("Filter connections").fill("no-row-has-this")
     expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
     assert complaints(page) == []
-    for opener in ("Keys and flags", "All counters", "Settings (s)", *(["Columns"] if width > 720 else [])):
+    for opener in ("Keys and flags", "All counters", "Settings (s)", "Export", *(["Columns"] if width > 720 else [])):
         page.get_by_title(opener).click()
         expect(page.get_by_role("dialog")).to_be_visible()
         if opener.startswith("Settings"):

@@ -36,7 +36,7 @@ def test_the_filter_is_completed_by_key(server: Server, page: Page) -> None:
         page.keyboard.press("/")
         page.keyboard.type("dport:5106 pro")
         box = page.get_by_label("Filter connections")
-        expect(page.get_by_role("option")).to_have_text([re.compile("^proto:"), re.compile("^protocol:")])
+        expect(page.get_by_role("listbox", name="What can stand here").get_by_role("option")).to_have_text([re.compile("^proto:"), re.compile("^protocol:")])
         page.keyboard.press("Tab")
         expect(box).to_have_value("dport:5106 proto:")
         page.keyboard.press("ArrowDown")
