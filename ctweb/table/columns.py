@@ -37,12 +37,15 @@ class Columns:
     hi_port: U16  # (n,)
     protocol: U8  # (n,) IP protocol number
     family: U8  # (n,) 4 or 6
+    variant: U8  # (n,) GRE: enum gre_variant of ebpf/types.h, which says what the ports are; otherwise 0
     id: U64  # (n,) never zero, never used again while the machine is up
     created: U64  # (n,) datapath ns
     expires: U64  # (n,) datapath ns; 0: claimed, about to go
     status: U32  # (n,) STATUS_* of ebpf/types.h
     tcp_state: U8  # (n,) enum tcp_state of ebpf/types.h
     mark: U32  # (n,) connection mark, index into Snapshot.mark_names; 0: none
+    type: U16  # (n,) enum conn_type of ebpf/types.h; 0: none
+    gre_protocol: U16  # (n,) GRE: ethertype of what it carries
     packets: U64  # (n, 2) original, reply
     bytes: U64  # (n, 2) layer-3 bytes
     fasttrack_packets: U64  # (n, 2) part of packets
@@ -64,12 +67,15 @@ class Columns:
             hi_port=half,
             protocol=byte,
             family=byte,
+            variant=byte,
             id=word,
             created=word,
             expires=word,
             status=np.empty(0, np.uint32),
             tcp_state=byte,
             mark=np.empty(0, np.uint32),
+            type=half,
+            gre_protocol=half,
             packets=pair,
             bytes=pair,
             fasttrack_packets=pair,

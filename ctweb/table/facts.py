@@ -15,7 +15,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctweb.table.columns import U16, U32, U64, Columns
-from ctweb.table.names import FLAG_BIT, FLAGS, TCP, WITH_ICMP_TYPE, WITH_PORTS, Status
+from ctweb.table.names import (
+    FLAG_BIT,
+    FLAGS,
+    GRE,
+    GRE_CALL,
+    GRE_ETHERTYPES,
+    TCP,
+    WITH_ICMP_TYPE,
+    WITH_PORTS,
+    Status,
+)
 from ctweb.table.snapshot import NOTHING_TRANSLATED, Snapshot
 from ctweb.table.translated import Translated
 
@@ -102,6 +112,37 @@ class Facts:
         return np.equal(self.columns.protocol, TCP)
 
     @cached_property
+    def has_type(self) -> Mask:
+        """A predefined service was recognised."""
+        return np.greater(self.columns.type, 0)
+
+    @cached_property
+    def is_gre(self) -> Mask:
+        return np.equal(self.columns.protocol, GRE)
+
+    @cached_property
+    def has_gre_key(self) -> Mask:
+        return np.greater(self.columns.variant, 0)
+
+    @cached_property
+    def gre_version(self) -> U32:
+        return np.equal(self.columns.variant, GRE_CALL).astype(np.uint32)
+
+    @cached_property
+    def gre_key(self) -> U32:
+        """The key; of PPTP the call id of the destination. (n,)"""
+        key = self.columns.lo_port.astype(np.uint32) << np.uint32(16) | self.columns.hi_port
+        return np.where(self.columns.variant == GRE_CALL, self.destination.port, key).astype(np.uint32)
+
+    @cached_property
+    def gre_protocol(self) -> NDArray[np.uint8]:
+        """Number in GRE_PROTOCOLS. (n,)"""
+        found = np.zeros(len(self), np.uint8)
+        for number, ethertype in enumerate(GRE_ETHERTYPES, 1):
+            found[self.columns.gre_protocol == ethertype] = number
+        return found
+
+    @cached_property
     def source(self) -> End:
         """Who sent the first packet."""
         return self._end(self.swapped)
@@ -114,8 +155,7 @@ class Facts:
     def _end(self, high_end: Mask) -> End:
         c = self.columns
         high, low = (
-            np.where(high_end, _words(c.hi_addr)[:, i], _words(c.lo_addr)[:, i]).astype(np.uint64)
-            for i in (0, 1)
+            np.where(high_end, _words(c.hi_addr)[:, i], _words(c.lo_addr)[:, i]).astype(np.uint64) for i in (0, 1)
         )
         return End(high, low, np.where(high_end, c.hi_port, c.lo_port))
 

@@ -194,7 +194,7 @@ def _field(name: str, property_name: str) -> Field:
         return Field(name, (property_name,), EQUALITY, "yes or no", _flag(bit))
     if prop.kind is Kind.CHOICE:
         assert prop.numbers is not None
-        named = [n for n in prop.names if not n.isdecimal()]
+        named = [n for n in prop.names if n and not n.isdecimal()]
         takes = ", ".join(named) if len(named) <= 10 else "a name such as tcp, udp, icmp or gre, or its number"
         return Field(name, (property_name,), EQUALITY, takes, _choice(prop.numbers))
     return Field(name, (property_name,), *_BY_KIND[prop.kind])

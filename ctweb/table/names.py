@@ -68,6 +68,12 @@ TCP_STATE_NUMBERS = {name: number for number, name in enumerate(TCP_STATES)} | {
 CONNECTION_TYPES = ("", "pptp", "ftp", "h323", "sip", "irc", "tftp", "quake3")
 CONNECTION_TYPE_NUMBERS = {name: number for number, name in enumerate(CONNECTION_TYPES) if name}
 
+# What GRE carries, by number in Facts.gre_protocol; the ethertypes of all but the first.
+GRE_PROTOCOLS = ("other", "ip", "ipv6", "ethernet", "mpls", "ppp", "erspan")
+GRE_ETHERTYPES = (0x0800, 0x86DD, 0x6558, 0x8847, 0x880B, 0x88BE)
+GRE_PROTOCOL_NUMBERS = {name: number for number, name in enumerate(GRE_PROTOCOLS)}
+GRE_KEYED, GRE_CALL = 1, 2  # enum gre_variant
+
 ICMP, TCP, UDP, DCCP, GRE, ICMPV6, SCTP, UDP_LITE = 1, 6, 17, 33, 47, 58, 132, 136
 
 WITH_PORTS = (TCP, UDP, DCCP, SCTP, UDP_LITE)

@@ -1,7 +1,6 @@
 """The properties of a connection as RouterOS names them: the one list that rows, filters and sorting go by.
 
-Each says what kind of value it is, which column of `Facts` holds it and which rows have it. Connection types, NAT
-and GRE have no columns yet: nothing has them, and they are left out of every row.
+Each says what kind of value it is, which column of `Facts` holds it and which rows have it.
 """
 
 from __future__ import annotations
@@ -12,7 +11,17 @@ from enum import Enum
 from typing import Any
 
 from ctweb.table.facts import Facts, Mask
-from ctweb.table.names import FLAGS, PROTOCOL_NUMBERS, PROTOCOLS, TCP_STATE_NUMBERS, TCP_STATES
+from ctweb.table.names import (
+    CONNECTION_TYPE_NUMBERS,
+    CONNECTION_TYPES,
+    FLAGS,
+    GRE_PROTOCOL_NUMBERS,
+    GRE_PROTOCOLS,
+    PROTOCOL_NUMBERS,
+    PROTOCOLS,
+    TCP_STATE_NUMBERS,
+    TCP_STATES,
+)
 
 
 class Kind(Enum):
@@ -95,6 +104,24 @@ PROPERTIES = {
             names=TCP_STATES,
             numbers=TCP_STATE_NUMBERS.get,
         ),
+        Property(
+            "connection-type",
+            Kind.CHOICE,
+            lambda f: f.columns.type,
+            lambda f: f.has_type,
+            names=CONNECTION_TYPES,
+            numbers=CONNECTION_TYPE_NUMBERS.get,
+        ),
+        Property("gre-version", Kind.NUMBER, lambda f: f.gre_version, lambda f: f.is_gre),
+        Property("gre-key", Kind.NUMBER, lambda f: f.gre_key, lambda f: f.has_gre_key),
+        Property(
+            "gre-protocol",
+            Kind.CHOICE,
+            lambda f: f.gre_protocol,
+            lambda f: f.is_gre,
+            names=GRE_PROTOCOLS,
+            numbers=GRE_PROTOCOL_NUMBERS.get,
+        ),
         Property("connection-mark", Kind.MARK, lambda f: f.columns.mark, lambda f: f.has_mark),
         Property("timeout", Kind.TIME, lambda f: f.timeout),
         *_counters(),
@@ -102,5 +129,5 @@ PROPERTIES = {
     )
 }
 
-WITHOUT_COLUMN = ("connection-type", "gre-key", "gre-protocol", "gre-version")
+WITHOUT_COLUMN: tuple[str, ...] = ()
 """Properties that RouterOS has and no row has yet."""

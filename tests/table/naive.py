@@ -102,6 +102,8 @@ def row(snapshot: Snapshot, i: int) -> dict[str, str]:
         shown[name] = "true" if c.status[i] & bit else "false"
     shown |= dict.fromkeys(("srcnat", "dstnat", "hw-offload", "uses-helper"), "false")
     shown["dying"] = "true" if snapshot.dying[i] else "false"
+    if protocol == 47:
+        shown |= {"gre-version": "0", "gre-protocol": "other"}
     if protocol in (1, 58):
         asked = int(c.hi_port[i])
         shown |= {"icmp-type": str(asked >> 8), "icmp-code": str(asked & 255), "icmp-id": str(c.lo_port[i])}

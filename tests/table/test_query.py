@@ -16,7 +16,7 @@ from ctweb.table.facts import Facts, facts_of
 from ctweb.table.filter_language import parse, to_text
 from ctweb.table.match import mask
 from ctweb.table.order import FEW, Order, part_of
-from ctweb.table.properties import PROPERTIES, WITHOUT_COLUMN
+from ctweb.table.properties import PROPERTIES
 from ctweb.table.query import QueryError, UnknownField, View, select, window
 
 SORTS = [*sorted(PROPERTIES), *SUMS, "src", "dport", "state", "flags", ""]
@@ -145,11 +145,6 @@ def test_a_mistake_in_the_filter_is_no_unknown_property():
     assert caught.value.field == "filter"
 
 
-def test_properties_without_data_match_nothing_and_are_not_refused():
-    for name in WITHOUT_COLUMN:
-        assert found(naive.snapshot_of([]), equal={name: "x"}) == []
-
-
 def place(row, name):
     """What a row is sorted by, or None if it has no such property. Independent of the columns."""
     name = {"src": "src-address", "dport": "dst-port", "state": "tcp-state"}.get(name, name)
@@ -230,7 +225,6 @@ def test_a_part_of_a_large_table_is_a_part_of_the_whole_sorted(seed, kinds, filt
         (View(sort="nope"), "sort"),
         (View(sort="--src-address"), "sort"),
         (View(sort="addr"), "sort"),
-        (View(sort="type"), "sort"),
         (View(sort="flag"), "sort"),
         (View(sort="-"), "sort"),
         (View(offset=-1), "offset"),

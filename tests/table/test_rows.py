@@ -15,7 +15,7 @@ from ctweb.table import rows
 from ctweb.table.facts import facts_of
 from ctweb.table.properties import PROPERTIES
 
-NUMBERS = ("port", "bytes", "packets", "rate", "icmp-type", "icmp-code", "icmp-id")
+NUMBERS = ("port", "bytes", "packets", "rate", "icmp-type", "icmp-code", "icmp-id", "gre-version")
 
 TCP = {
     "lo": "10.0.0.1", "hi": "192.0.2.44", "lo6": "2001:db8::1", "hi6": "fe80::1:0:0:1", "family": 4, "lo_port": 40000,
