@@ -107,6 +107,7 @@ class Table:
         """Empty the table, let the counters start from here."""
         empty(self.datapath.connections)
         empty(self.datapath.datagrams)
+        empty(self.datapath.translations)
         shared = self.datapath.shared  # how many connections there are, and the ring of new ones
         shared[shared.Key(0)] = shared.Leaf()
         self._before = self.datapath.read_counters()

@@ -189,7 +189,7 @@ def test_first_fragments_on_one_cpu_and_later_ones_on_the_other(table, program):
 
 
 def test_the_same_fragments_on_both_cpus(table):
-    """Both bring first and later ones of more datagrams than are remembered, in opposite order, and all of them twice."""
+    """Both bring first and later ones of more datagrams than are remembered, in opposite order, and all twice."""
     frames = [part for ident in range(5_000) for part in pieces(ident, 2)]
     together(sender(table, "tc_ingress", frames, 2, 1), sender(table, "tc_ingress", frames[::-1], 2, 1))
     assert table.counted()["OFFERED_PACKETS"] == 4 * len(frames)

@@ -314,3 +314,13 @@ def test_more_datagrams_than_there_is_room_for(table):
     assert 10_000 < int(table.only()["packets"][0]) <= 10_000 + room
     assert set(table.untracked()) == {"FRAGMENT"}
     table.check_conservation()
+
+
+def test_replies_behind_nat(table, masqueraded):
+    """They have the outer address; the first one leads to the connection, and the others follow it in any order."""
+    parts = datagram(SERVER, masqueraded, 53, 1000)
+    for part in (parts[2], parts[0], *parts[3:], parts[1]):
+        table.see(ethernet(part))
+    assert list(table.only()["packets"]) == [1, len(parts)]
+    assert table.untracked() == {}
+    table.check_conservation()

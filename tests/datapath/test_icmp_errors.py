@@ -209,3 +209,10 @@ def test_in_vlans_and_on_the_way_out(table, program, tags):
         table.see(ethernet(error(PACKETS[name])[14:], tags=tags), program)
     assert table.untracked() == {"ICMP_ERROR": 2}
     table.check_conservation()
+
+
+def test_from_behind_nat(table, masqueraded):
+    quoted = ipv4(masqueraded, SERVER, UDP, udp(masqueraded, SERVER, 1000, 53))
+    table.see(ethernet(ipv4(SERVER, masqueraded, ICMP, icmp(3, 3, rest=quoted))))
+    assert table.untracked() == {"ICMP_ERROR": 1}
+    assert list(table.only()["packets"]) == [1, 0]
