@@ -53,7 +53,8 @@ def test_each_form_and_the_connection_after_it(table, ends, who, line, port):
 
 ABSURD = [
     *((V4, "client", b"PORT " + OWN + rest) for rest in (
-        b",0,0\r\n", b",256,1\r\n", b",19,256\r\n", b",19\r\n", b",19,136,1\r\n", b",,136\r\n", b",19,\r\n", b",19,136\n",
+        b",0,0\r\n", b",256,1\r\n", b",19,256\r\n", b",19\r\n", b",19,136,1\r\n", b",,136\r\n", b",19,\r\n",
+        b",19,136\n",
         b",-19,136\r\n", b",19,136" + b"0" * 200 + b"\r\n", b",4294967315,136\r\n",
     )),
     *((V4, "client", line) for line in (
@@ -68,7 +69,8 @@ ABSURD = [
     )),
     *((V4, "server", line + b"\r\n") for line in (
         b"PORT " + THEIRS + b",19,136", b"EPRT |1|10.0.0.1|5000|", b"227 Entering Passive Mode (192,0,2,1,19,136).",
-        b"227 (" + OWN + b",19,136).", b"227 (" + THEIRS + b",0,0).", b"227-" + THEIRS + b",19,136", b"227 nothing here",
+        b"227 (" + OWN + b",19,136).", b"227 (" + THEIRS + b",0,0).", b"227-" + THEIRS + b",19,136",
+        b"227 nothing here",
         b"229 (|||0|)", b"229 (|||65536|)", b"229 (|||70536|)", b"229 (||5000|)", b"229 (|!|5000|)", b"229 (|||5000)",
         b"229 (|||)", b"229 |||5000|",
     )),
@@ -174,8 +176,8 @@ def test_the_control_connection_is_shown_as_watched(table):
 
 
 WORDS = st.sampled_from(
-    [b"PORT ", b"EPRT ", b"227 ", b"229 ", b"(", b"|", b"|||", b",", b"10,0,0,2", b"10.0.0.2", b"2001:db8::2", b"::", b"1",
-     b"2", b"65536", b"99999999999999999999", b"0", b"\r\n", b"\0", b"\xff"]
+    [b"PORT ", b"EPRT ", b"227 ", b"229 ", b"(", b"|", b"|||", b",", b"10,0,0,2", b"10.0.0.2", b"2001:db8::2", b"::",
+     b"1", b"2", b"65536", b"99999999999999999999", b"0", b"\r\n", b"\0", b"\xff"]
 )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from table.by_hand import make_columns
+from by_hand import make_columns
 
 from ctweb.table.facts import Facts
 from ctweb.table.filter_language import parse
