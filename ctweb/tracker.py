@@ -19,6 +19,7 @@ from ctweb.datapath import conntrack_removal
 from ctweb.datapath.maps import Reader, keys
 from ctweb.datapath.translations import Standing, Translations
 from ctweb.enabled import Enabled, Verdict
+from ctweb.history import History
 from ctweb.settings import Tracking, as_text, parse_changes
 from ctweb.table import expiry
 from ctweb.table.columns import BLOCK, Columns
@@ -62,6 +63,10 @@ class TableSource(Protocol):
     @property
     def max_entries(self) -> int: ...
 
+    @property
+    def history(self) -> History:
+        """The last hour in figures."""
+
     def remove(self, ids: Iterable[int]) -> int:
         """Forget these connections, in nf_conntrack too; how many were there. The next packet of one starts a new one.
 
@@ -86,6 +91,7 @@ class Tracker(TableSource):
         self._conntrack: Conntrack | None = None
         self.marks = MarkNames()  # whoever writes marks into the kernel's table takes their numbers from here
         self._snapshot = Snapshot.empty()
+        self._history = History()
         self._published = threading.Condition()
         self._removed: list[NDArray[np.uint64]] = []  # ids that a sweep at work may have read before they were removed
         self._stopping = threading.Event()
@@ -133,6 +139,10 @@ class Tracker(TableSource):
     @property
     def max_entries(self) -> int:
         return self._datapath.options.max_entries
+
+    @property
+    def history(self) -> History:
+        return self._history
 
     def set_tracking(self, changes: Mapping[str, str]) -> Tracking:
         with self._changing:
@@ -215,6 +225,7 @@ class Tracker(TableSource):
         )  # fmt: skip
         if translations is not None and made.translation is not None:
             self._translations.tidy(translations.unused(made.translation, made.seq))
+        self._history.add(made)
         snapshot = replace(made, sweep_seconds=time.perf_counter() - began)
         with self._published:
             self._publish(snapshot.without(np.concatenate(self._removed)) if self._removed else snapshot)

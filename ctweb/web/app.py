@@ -13,7 +13,7 @@ from flask import Flask, Response, jsonify, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
 from ctweb.tracker import TableSource
-from ctweb.web import export, guard, openapi, rest, settings_page
+from ctweb.web import export, guard, history_page, openapi, rest, settings_page
 from ctweb.web.live import Live
 from ctweb.web.rest_answers import error_body
 
@@ -38,6 +38,7 @@ def create_app(
     app.register_blueprint(rest.blueprint(source))
     openapi.add_to(app)
     export.add_to(app, source)
+    history_page.add_to(app, source)
     settings_page.add_to(app, source, hooks)
     live.add_to(app)
 

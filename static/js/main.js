@@ -2,6 +2,7 @@
 
 /** @import { Trouble } from "./live.js" */
 /** @import { Message, RowsMessage } from "./protocol.js" */
+import { Charts } from "./charts.js";
 import { Chooser } from "./chooser.js";
 import { CARD_COLUMNS, COLUMN } from "./columns.js";
 import { Counters } from "./counters.js";
@@ -38,6 +39,7 @@ const table = new Table(byId("table"), display);
 const chooser = new Chooser(byId("columns"));
 const detail = new Detail(byId("detail"));
 const counters = new Counters(byId("counters"), byId("all-counters"));
+const charts = new Charts(byId("charts"), byId("open-charts"));
 const exporting = new Export(byId("export"));
 const settings = new Settings(byId("settings"));
 const hold = new Hold(table.body);
@@ -119,6 +121,7 @@ live.onMessage = (/** @type {Message} */ message) => {
     status.count(message);
     counters.paint(message.counters ?? {});
     settings.follow(message);
+    void charts.follow();
     status.held = display.held;
     status.paint();
     empty.paint(display.message, status.trouble);
@@ -322,6 +325,7 @@ bindKeys({
   "?": () => help.showModal(),
   s: () => settings.show(),
   g: () => groupBy.focus(),
+  c: () => charts.toggle(),
   p: () => setPaused(!status.paused),
   Escape: () => {
     if (document.activeElement === search.input) {

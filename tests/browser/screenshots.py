@@ -44,7 +44,15 @@ def take(page: Page, name: str) -> None:
 
 def pictures(browser: Browser) -> None:
     for scheme in ("dark", "light"):
-        take(open_page(browser, 1440, 800, scheme), f"page-{scheme}")
+        page = open_page(browser, 1440, 800, scheme)
+        page.keyboard.press("c")
+        page.wait_for_timeout(2000)
+        take(page, f"page-{scheme}")
+        take(open_page(browser, 1440, 800, scheme, "/?group=src-address"), f"groups-{scheme}")
+        page = open_page(browser, 1440, 800, scheme)
+        page.keyboard.press("s")
+        page.wait_for_timeout(1000)
+        take(page, f"settings-{scheme}")
         take(open_page(browser, 360, 740, scheme), f"page-phone-{scheme}")
         page = open_page(browser, 1440, 800, scheme)
         page.keyboard.press("j")

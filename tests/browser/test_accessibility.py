@@ -34,6 +34,10 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
         page.keyboard.press("Enter")
         expect(page.locator("#detail")).to_be_visible()
         assert complaints(page) == []
+    page.get_by_role("button", name="Charts of the last hour").click()
+    expect(page.locator(".chart canvas")).to_have_count(5)
+    assert complaints(page) == []
+    page.get_by_role("button", name="Charts of the last hour").click()
     page.get_by_label("Group by").select_option("Source")
     expect(page.get_by_role("grid", name="Connections by source").locator(".row:not([hidden])").first).to_be_visible()
     assert complaints(page) == []
