@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench import packet_cost, sweep
+from bench import capabilities, packet_cost, sweep
 from bench.figure import Figure, Samples, as_json, as_markdown, replace_generated
 
 FAST, SLOW = Samples.of([1.0, 2.0, 9.0]), Samples.of([4.0, 3.0, 5.0])
@@ -52,6 +52,13 @@ def test_the_documents_table_is_replaced_and_nothing_else(tmp_path):
 def test_packet_cost_measures_an_established_connection_at_both_hooks():
     figures = packet_cost.figures(runs=1000, rounds=1)
     assert [figure.name.split("_")[0] for figure in figures] == ["tc", "xdp"]
+
+
+def test_capabilities_are_measured_on_what_they_say():
+    """Raises if a packet went elsewhere than to its connection."""
+    figures = list(capabilities.figures(runs=1000, rounds=1, connections=1000))
+    assert len({figure.name for figure in figures}) == 2 + len(list(capabilities.cases()))
+    assert {(figure.target, figure.met) for figure in figures} == {("", None)}
 
 
 def test_sweep_reads_every_connection():
