@@ -63,7 +63,8 @@ def test_rest_asks_for_the_value_it_was_shown(snapshot, name, data):
     if values:
         value = data.draw(st.sampled_from(values))
         # An address without a port asks for that address with any port.
-        with_port = (f"{value}:", f"[{value}]:") if name.endswith("-address") and not re.search(r"]:|\.\d+:", value) else ()
+        any_port = name.endswith("-address") and not re.search(r"]:|\.\d+:", value)
+        with_port = (f"{value}:", f"[{value}]:") if any_port else ()
         assert found(snapshot, equal={name: value}) == [
             i for i, row in enumerate(shown) if row.get(name) == value or row.get(name, "").startswith(with_port)
         ]
