@@ -85,7 +85,7 @@ class TestGet:
     def test_the_captured_row_has_these_properties_and_every_value_is_a_string(self, ctweb, traffic):
         """The row in the reference; what it lacks (ports, replies) newer manuals have."""
         client, server = traffic.tcp[4]
-        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={client}")
+        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={client}&dst-port={server}")
         assert all(isinstance(value, str) for value in row.values())
         assert row | {
             "assured": "true", "confirmed": "true", "dst-address": f"127.0.0.1:{server}", "dstnat": "false",
@@ -114,14 +114,16 @@ class TestGet:
 
     def test_a_collection_answers_an_array_an_id_an_object_and_a_settings_menu_the_bare_object(self, ctweb, traffic):
         assert rows(ctweb, IPV4 + "?src-address=203.0.113.1") == []
-        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={traffic.tcp[4][0]}")
+        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={traffic.tcp[4][0]}&dst-port={traffic.tcp[4][1]}")
         for written in (row[".id"], quote(row[".id"], safe="")):
             status, same = ctweb.get(f"{IPV4}/{written}")
             assert (status, same[".id"], same["dst-address"]) == (200, row[".id"], row["dst-address"])
         assert ctweb.get(TRACKING)[1]["tcp-established-timeout"] == "1d"
 
     def test_proplist_picks_and_the_id_always_comes_back(self, ctweb, traffic):
-        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={traffic.tcp[4][0]}&.proplist=assured,a,protocol,b")
+        client, server = traffic.tcp[4]
+        ends = f"src-port={client}&dst-port={server}"
+        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&{ends}&.proplist=assured,a,protocol,b")
         assert set(row) == {".id", "assured", "protocol"}
 
     def test_ipv6_stands_in_its_tree_with_brackets_before_a_port(self, ctweb, traffic):
@@ -269,7 +271,7 @@ class TestRemove:
         assert ctweb.get(f"{IPV4}/{new}")[1]["orig-packets"] == "1"
 
     def test_an_id_of_the_other_family_or_of_nobody_is_not_found(self, ctweb, traffic):
-        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={traffic.tcp[4][0]}")
+        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={traffic.tcp[4][0]}&dst-port={traffic.tcp[4][1]}")
         assert ctweb.ask("DELETE", f"{IPV6}/{row['.id']}")[0] == 404
         assert ctweb.post(IPV6 + "/remove", {".id": row[".id"]}) == NOT_FOUND
         assert ctweb.post(IPV4 + "/remove", {".id": "*FFFFFFFFFFFFFFFF"}) == NOT_FOUND
@@ -310,7 +312,7 @@ class TestRemove:
         assert word in answer["detail"]
 
     def test_a_page_of_another_site_removes_nothing(self, ctweb, traffic):
-        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={traffic.tcp[4][0]}")
+        (row,) = rows(ctweb, f"{IPV4}?protocol=tcp&src-port={traffic.tcp[4][0]}&dst-port={traffic.tcp[4][1]}")
         assert ctweb.ask("DELETE", f"{IPV4}/{row['.id']}", Origin="http://evil.example")[0] == 403
         assert ctweb.get(f"{IPV4}/{row['.id']}")[0] == 200
 
