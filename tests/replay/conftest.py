@@ -45,6 +45,8 @@ def replayed(compiled, tmp_path: Path):
 
     def replay_of(capture: bytes, *, ended: bool = False, where: str = "", **changes: str) -> Outcome:
         compiled.connections.clear()
+        shared = compiled.shared  # how many connections there are, and the ring of new ones
+        shared[shared.Key(0)] = shared.Leaf()
         of_cpus = compiled.counters[compiled.counters.Key(0)]
         ctypes.memset(of_cpus, 0, ctypes.sizeof(of_cpus))
         compiled.counters[compiled.counters.Key(0)] = of_cpus
