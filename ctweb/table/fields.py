@@ -14,7 +14,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 from ctweb.settings import parse_time
 from ctweb.table.names import FLAGS
-from ctweb.table.properties import PROPERTIES, WITHOUT_COLUMN, Kind
+from ctweb.table.properties import PROPERTIES, Kind
 
 EQUALITY = ("=", "!=")
 COMPARISON = ("=", "!=", "<", ">", "<=", ">=")
@@ -59,12 +59,7 @@ class MarkTest:
     name: str
 
 
-@dataclass(frozen=True)
-class NothingTest:
-    """No row has such a value."""
-
-
-Test = AddressTest | RangeTest | FlagsTest | MarkTest | NothingTest
+Test = AddressTest | RangeTest | FlagsTest | MarkTest
 
 
 class Several(Enum):
@@ -168,10 +163,6 @@ def _choice(numbers: Callable[[str], int | None]) -> Callable[[str], Test]:
     return read
 
 
-def _nothing(text: str) -> Test:
-    return NothingTest()
-
-
 _TAKES_ADDRESS = "an address such as 10.0.0.1, 10.0.0.0/8, 10.0.0.1:443 or [2001:db8::1]:443"
 _TAKES_NUMBER = "a number such as 1500, 10k, 1.5M or 2Gi"
 _BY_KIND: dict[Kind, tuple[tuple[str, ...], str, Callable[[str], Test]]] = {
@@ -186,8 +177,6 @@ _BY_KIND: dict[Kind, tuple[tuple[str, ...], str, Callable[[str], Test]]] = {
 
 
 def _field(name: str, property_name: str) -> Field:
-    if property_name in WITHOUT_COLUMN:
-        return Field(name, (property_name,), EQUALITY, "a value", _nothing)
     prop = PROPERTIES[property_name]
     if prop.kind is Kind.FLAG:
         bit = next(1 << i for i, flag in enumerate(FLAGS) if flag.name == prop.name)
@@ -226,7 +215,7 @@ FIELDS = {
         _both("packets", "orig-packets", "repl-packets", Several.TOTAL),
         _both("rate", "orig-rate", "repl-rate", Several.TOTAL),
         Field("flag", (), EQUALITY, f"letters of {''.join(_LETTER_BITS)}, all of which are set", _letters),
-        *(_field(name, name) for name in (*sorted(PROPERTIES), *WITHOUT_COLUMN)),
+        *(_field(name, name) for name in sorted(PROPERTIES)),
     )
 }
 """Every name a filter may ask for; the short ones first."""

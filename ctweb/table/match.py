@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctweb.table.facts import End, Facts, Mask
-from ctweb.table.fields import FIELDS, AddressTest, Field, FlagsTest, MarkTest, NothingTest, RangeTest, Several, Test
+from ctweb.table.fields import FIELDS, AddressTest, Field, FlagsTest, MarkTest, RangeTest, Several, Test
 from ctweb.table.filter_language import And, Node, Not, Or, Term, Word
 from ctweb.table.properties import PROPERTIES, Kind, Property
 from ctweb.table.search import contains
@@ -46,8 +46,6 @@ def _term(facts: Facts, term: Term) -> Mask:
 
 
 def _field(facts: Facts, field: Field, operator: str, test: Test) -> Mask:
-    if isinstance(test, NothingTest):
-        return np.zeros(len(facts), np.bool_)
     if isinstance(test, FlagsTest):
         bits = np.uint16(test.bits)
         return _OPERATORS["="](facts.flags & bits, test.bits if test.wanted else 0)

@@ -128,6 +128,3 @@ PROPERTIES = {
         *(Property(flag.name, Kind.FLAG, lambda f: f.flags) for flag in FLAGS),
     )
 }
-
-WITHOUT_COLUMN: tuple[str, ...] = ()
-"""Properties that RouterOS has and no row has yet."""

@@ -11,7 +11,7 @@ from ctweb.table.facts import Facts, Index
 from ctweb.table.filter_language import all_of, parse, term
 from ctweb.table.match import mask
 from ctweb.table.order import Order, part_of
-from ctweb.table.properties import PROPERTIES, WITHOUT_COLUMN
+from ctweb.table.properties import PROPERTIES
 from ctweb.table.query_error import QueryError, UnknownField, quoted
 from ctweb.table.query_words import Words
 
@@ -69,7 +69,7 @@ def select(
     node = parse(where)
     nodes = [] if node is None else [node]
     for name, value in (equal or {}).items():
-        if name not in PROPERTIES and name not in WITHOUT_COLUMN:
+        if name not in PROPERTIES:
             raise UnknownField(name, f"there is no property {quoted(name)}")
         nodes.append(term(name, "=", [value], about=name))
     found = None if not nodes else mask(facts, all_of(nodes))

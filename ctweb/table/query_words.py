@@ -22,7 +22,7 @@ import numpy as np
 from ctweb.table.facts import Facts, Mask
 from ctweb.table.filter_language import MOST_TERMS, Term, term
 from ctweb.table.match import mask
-from ctweb.table.properties import PROPERTIES, WITHOUT_COLUMN
+from ctweb.table.properties import PROPERTIES
 from ctweb.table.query_error import QueryError, UnknownField, quoted
 
 ABOUT = ".query"
@@ -83,8 +83,6 @@ class Words:
 
 
 def _has(facts: Facts, name: str) -> Mask:
-    if name in WITHOUT_COLUMN:
-        return np.zeros(len(facts), np.bool_)
     present = PROPERTIES[name].present
     return np.ones(len(facts), np.bool_) if present is None else present(facts)
 
@@ -139,7 +137,7 @@ def _condition(word: str) -> Step:
 
 
 def _check(name: str) -> None:
-    if name not in PROPERTIES and name not in WITHOUT_COLUMN:
+    if name not in PROPERTIES:
         raise UnknownField(name, f"there is no property {quoted(name)}")
 
 

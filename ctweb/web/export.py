@@ -12,7 +12,6 @@ from flask import Flask, Response, make_response, request
 from flask.typing import ResponseReturnValue
 
 from ctweb.table.facts import Facts, Index, facts_of
-from ctweb.table.properties import WITHOUT_COLUMN
 from ctweb.table.query import QueryError, View, window
 from ctweb.table.query_error import quoted
 from ctweb.table.rows import PAGE_PROPERTIES, csv_chunks, page_chunks
@@ -53,6 +52,6 @@ def chosen(columns: str | None) -> Sequence[str]:
         return COLUMNS
     names = list(dict.fromkeys(columns.split(",")))
     for name in names:
-        if name not in COLUMNS and name not in WITHOUT_COLUMN:
+        if name not in COLUMNS:
             raise QueryError("columns", f"there is no property {quoted(name)}")
-    return [name for name in names if name in COLUMNS] or COLUMNS
+    return names

@@ -15,7 +15,7 @@ from flask import Flask, Response, jsonify
 
 from ctweb.settings import READ_ONLY, SETTINGS, Setting
 from ctweb.table.fields import FIELDS
-from ctweb.table.properties import PROPERTIES, WITHOUT_COLUMN, Kind, Property
+from ctweb.table.properties import PROPERTIES, Kind, Property
 from ctweb.table.rows import REST_PROPERTIES
 from ctweb.web.rest_arguments import LOOKS, MISSING_ID
 from ctweb.web.rest_menus import IDENTITY, MENUS, RESOURCE, TRACKING, Menu
@@ -217,7 +217,7 @@ def _taking(takes: str, about: str) -> Schema:
 
 def _filters() -> list[Schema]:
     """A query parameter for each property."""
-    return [_parameter(name, f"takes {FIELDS[name].takes}") for name in (*REST_PROPERTIES, *WITHOUT_COLUMN)]
+    return [_parameter(name, f"takes {FIELDS[name].takes}") for name in REST_PROPERTIES]
 
 
 def _looks() -> list[Schema]:
