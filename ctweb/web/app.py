@@ -52,6 +52,10 @@ def create_app(
     def index() -> Response:
         return send_from_directory(STATIC, "index.html")
 
+    @app.get("/page/session")
+    def session() -> Response:
+        return jsonify({"name": "", "role": "full", "csrf": ""})
+
     @app.get("/healthz")
     def healthz() -> tuple[Response, int]:
         snapshot = source.snapshot

@@ -1,5 +1,7 @@
 /** Questions to the server outside of the websocket. */
 
+import { session } from "./session.js";
+
 /** The server did not do it; the message is in its own words, or says that it does not answer. */
 export class Refusal extends Error {}
 
@@ -23,6 +25,17 @@ async function ask(path, options) {
 /** @param {string} path */
 export const get = (path) => ask(path);
 
-/** @param {string} path @param {unknown} body */
-export const post = (path, body) =>
-  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+/**
+ * What changes something carries the session's token, which a page of another site does not know.
+ * @param {string} method
+ * @param {string} path
+ * @param {unknown} [body]
+ */
+async function change(method, path, body) {
+  const headers = new Headers({ "X-CSRF-Token": (await session()).csrf });
+  if (body !== undefined) headers.set("Content-Type", "application/json");
+  return ask(path, { method, headers, ...(body !== undefined && { body: JSON.stringify(body) }) });
+}
+
+/** @param {string} path @param {unknown} [body] */
+export const post = (path, body) => change("POST", path, body);
