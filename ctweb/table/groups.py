@@ -26,10 +26,10 @@ Naming = Callable[[int], tuple[str, str]]
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """k groups in their natural order. `of`: the group of each row, (n,); `naming` is asked by a group's number."""
+    """k groups in their natural order. `naming` is asked by a group's number."""
 
-    of: NDArray[np.intp]
-    count: int
+    rows: Index  # (n,) rows of the table, those of a group beside each other
+    starts: Index  # (k,) where each group begins in `rows`
     naming: Naming
 
 
@@ -52,15 +52,15 @@ def group_window(facts: Facts, view: View) -> GroupWindow:
     if name and name not in SORTS:
         raise QueryError("sort", f"cannot sort groups by {quoted(name)}: expected one of {', '.join(SORTS)}")
     rows = select(facts, where=view.filter)
-    chosen = facts if rows is None else facts.take(rows)
-    groups = GROUPINGS[view.group](chosen)
-    sums = _sums(chosen, groups)
-    position = np.arange(groups.count, dtype=np.uint64)
+    groups = GROUPINGS[view.group](facts, np.arange(len(facts)) if rows is None else rows)
+    count = len(groups.starts)
+    sums = _sums(facts, groups)
+    position = np.arange(count, dtype=np.uint64)
     key = position if name in ("", "group") else sums[name]
-    first = min(view.offset, groups.count)
-    last = min(first + view.limit, groups.count)
+    first = min(view.offset, count)
+    last = min(first + view.limit, count)
     shown = part_of([~key if view.sort.startswith("-") else key, position], None, first, last)
-    return GroupWindow(len(facts), len(chosen), groups.count, [_row(groups, sums, n) for n in shown.tolist()])
+    return GroupWindow(len(facts), len(groups.rows), count, [_row(groups, sums, n) for n in shown.tolist()])
 
 
 def _row(groups: Groups, sums: dict[str, U64], number: int) -> dict[str, str | int]:
@@ -69,62 +69,67 @@ def _row(groups: Groups, sums: dict[str, U64], number: int) -> dict[str, str | i
     return named | {name: int(values[number]) for name, values in sums.items()}
 
 
-_PAIRS: dict[str, Callable[[Facts], NDArray[Any]]] = {
-    "rate": lambda facts: facts.whole_rates,
-    "bytes": lambda facts: facts.columns.bytes,
-    "packets": lambda facts: facts.columns.packets,
+_PAIRS: dict[str, Callable[[Facts, Index], U64]] = {
+    "rate": lambda facts, rows: np.rint(_pairs(facts.rates, rows)).astype(np.uint64),
+    "bytes": lambda facts, rows: _pairs(facts.columns.bytes, rows),
+    "packets": lambda facts, rows: _pairs(facts.columns.packets, rows),
 }
 SORTS = ("group", "connections", *(name for pair in _PAIRS for name in (pair, f"orig-{pair}", f"repl-{pair}")))
 """What a group has; both directions together have no prefix."""
 
 
 def _sums(facts: Facts, groups: Groups) -> dict[str, U64]:
-    """By name, (k,) each."""
-    sums = {"connections": np.bincount(groups.of, minlength=groups.count).astype(np.uint64)}
+    """By name, (k,) each. Exact: no floats in between."""
+    sums = {"connections": np.diff(groups.starts, append=len(groups.rows)).astype(np.uint64)}
     for name, pair in _PAIRS.items():
-        values = pair(facts)
-        there, back = (_added(values[:, way], groups) for way in (0, 1))
+        values: NDArray[Any] = np.zeros((0, 2), np.uint64)
+        if len(groups.starts):
+            values = np.add.reduceat(pair(facts, groups.rows), groups.starts, axis=0)
+        there, back = values[:, 0], values[:, 1]
         sums |= {name: there + back, f"orig-{name}": there, f"repl-{name}": back}
     return sums
 
 
-def _added(values: NDArray[Any], groups: Groups) -> U64:
-    """Exactly: the weights of bincount are floats."""
-    total = np.zeros(groups.count, np.uint64)
-    np.add.at(total, groups.of, values)
-    return total
+def _pairs(column: NDArray[Any], rows: Index) -> NDArray[Any]:
+    """The rows of an (n, 2) column, each gathered as one element: several times faster than as two."""
+    whole = np.dtype((np.void, 2 * column.itemsize))
+    return np.ascontiguousarray(column).view(whole)[:, 0][rows].view(column.dtype).reshape(-1, 2)
 
 
-def _by_address(end: Callable[[Facts], End], field: str) -> Callable[[Facts], Groups]:
-    def grouped(facts: Facts) -> Groups:
+Grouping = Callable[[Facts, Index], Groups]
+"""The groups of some rows of the table."""
+
+
+def _by_address(end: Callable[[Facts], End], field: str) -> Grouping:
+    def grouped(facts: Facts, rows: Index) -> Groups:
         """IPv4 first, each family by number."""
-        high, low = end(facts).high, end(facts).low
-        if not facts.has_ipv6:
-            addresses, of = _distinct(high >> np.uint64(32))
-            return Groups(of, len(addresses), lambda n: _term(field, str(IPv4Address(int(addresses[n])))))
-        four, six = np.flatnonzero(~facts.is_ipv6), np.flatnonzero(facts.is_ipv6)
-        addresses, of_four = _distinct(high[four] >> np.uint64(32))
-        highs, of_high = _distinct(high[six])
-        lows, of_low = _distinct(low[six])
-        pairs, of_six = _distinct(of_high * len(lows) + of_low)
-        of = np.empty(len(facts), np.intp)
-        of[four], of[six] = of_four, of_six + len(addresses)
+        is_ipv6 = facts.is_ipv6[rows] if facts.has_ipv6 else np.zeros(len(rows), np.bool_)
+        four, six = rows[~is_ipv6], rows[is_ipv6]
+        addresses, four_at, four_starts = _distinct((end(facts).high[four] >> np.uint64(32)).astype(np.uint32))
+        highs, of_high = np.unique(end(facts).high[six], return_inverse=True)
+        lows, of_low = np.unique(end(facts).low[six], return_inverse=True)
+        pair = of_high * max(len(lows), 1) + of_low
+        six_at = np.argsort(pair)
+        pair = pair[six_at]
+        six_starts = _beginnings(pair)
 
         def naming(n: int) -> tuple[str, str]:
             if n < len(addresses):
                 return _term(field, str(IPv4Address(int(addresses[n]))))
-            at_high, at_low = divmod(int(pairs[n - len(addresses)]), len(lows))
-            return _term(field, str(IPv6Address(int(highs[at_high]) << 64 | int(lows[at_low]))))
+            high, low = divmod(int(pair[six_starts[n - len(addresses)]]), len(lows))
+            return _term(field, str(IPv6Address(int(highs[high]) << 64 | int(lows[low]))))
 
-        return Groups(of, len(addresses) + len(pairs), naming)
+        return Groups(
+            np.concatenate((four[four_at], six[six_at])), np.concatenate((four_starts, six_starts + len(four))), naming
+        )
 
     return grouped
 
 
-def _by_service(facts: Facts) -> Groups:
+def _by_service(facts: Facts, rows: Index) -> Groups:
     """By port, then by protocol; what has no ports comes last, by protocol."""
-    without = np.where(facts.has_ports, facts.destination.port, np.uint32(1 << 16)).astype(np.uint32)
-    keys, of = _distinct(without << np.uint32(8) | facts.columns.protocol)
+    without = np.where(facts.has_ports[rows], facts.destination.port[rows], np.uint32(1 << 16)).astype(np.uint32)
+    keys, at, starts = _distinct(without << np.uint32(8) | facts.columns.protocol[rows])
 
     def naming(n: int) -> tuple[str, str]:
         port, protocol = divmod(int(keys[n]), 256)
@@ -133,41 +138,58 @@ def _by_service(facts: Facts) -> Groups:
             return name, f"proto:{name}"
         return f"{name}/{port}", f"proto:{name} dport:{port}"
 
-    return Groups(of, len(keys), naming)
+    return Groups(rows[at], starts, naming)
 
 
-def _by_protocol(facts: Facts) -> Groups:
-    keys, of = _distinct(facts.columns.protocol)
-    return Groups(of, len(keys), lambda n: _term("proto", PROTOCOLS[keys[n]]))
+def _by_protocol(facts: Facts, rows: Index) -> Groups:
+    keys, at, starts = _distinct(facts.columns.protocol[rows])
+    return Groups(rows[at], starts, lambda n: _term("proto", PROTOCOLS[keys[n]]))
 
 
-def _by_state(facts: Facts) -> Groups:
+def _by_state(facts: Facts, rows: Index) -> Groups:
     """In the order of a connection's life; what is not TCP comes last."""
-    keys, of = _distinct(np.where(facts.is_tcp, facts.columns.tcp_state, np.uint8(255)))
-    return Groups(
-        of, len(keys), lambda n: ("not TCP", "!proto:tcp") if keys[n] == 255 else _term("state", TCP_STATES[keys[n]])
-    )
+    keys, at, starts = _distinct(np.where(facts.is_tcp[rows], facts.columns.tcp_state[rows], np.uint8(255)))
+
+    def naming(n: int) -> tuple[str, str]:
+        return ("not TCP", "!proto:tcp") if keys[n] == 255 else _term("state", TCP_STATES[keys[n]])
+
+    return Groups(rows[at], starts, naming)
 
 
-def _by_mark(facts: Facts) -> Groups:
+def _by_mark(facts: Facts, rows: Index) -> Groups:
     """By name; what has no mark comes first."""
     names = facts.mark_names
     order = sorted(range(len(names)), key=names.__getitem__)
     rank = np.empty(len(names), np.uint32)
     rank[order] = np.arange(len(names), dtype=np.uint32)
-    keys, of = _distinct(rank.take(facts.columns.mark))
+    keys, at, starts = _distinct(rank.take(facts.columns.mark[rows]))
 
     def naming(n: int) -> tuple[str, str]:
         name = names[order[keys[n]]]
         return _term("mark", name) if name else ("no mark", 'mark:""')
 
-    return Groups(of, len(keys), naming)
+    return Groups(rows[at], starts, naming)
 
 
-def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], Index]:
-    """The values that occur, in order, and which of them stands in each row."""
-    found, of = np.unique(values, return_inverse=True)
-    return found, of
+def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], Index, Index]:
+    """Of numbers below 2**32: those that occur, in order; where they stand, in their order; where each begins there.
+
+    Value and place are sorted as one number: sorting is many times faster than finding out an order.
+    """
+    both = values.astype(np.uint64) << np.uint64(32)
+    both |= np.arange(len(values), dtype=np.uint64)
+    both.sort()
+    at = (both & np.uint64(0xFFFF_FFFF)).astype(np.intp)
+    ordered = both >> np.uint64(32)
+    starts = _beginnings(ordered)
+    return ordered[starts], at, starts
+
+
+def _beginnings(ordered: NDArray[Any]) -> Index:
+    """Where another value begins. (k,)"""
+    begins = np.ones(len(ordered), np.bool_)
+    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+    return np.flatnonzero(begins)
 
 
 def _term(field: str, value: str) -> tuple[str, str]:
@@ -178,7 +200,7 @@ def _term(field: str, value: str) -> tuple[str, str]:
     return value, f'{field}:"{escaped}"'
 
 
-GROUPINGS: dict[str, Callable[[Facts], Groups]] = {
+GROUPINGS: dict[str, Grouping] = {
     "src-address": _by_address(lambda facts: facts.source, "src"),
     "dst-address": _by_address(lambda facts: facts.destination, "dst"),
     "service": _by_service,
