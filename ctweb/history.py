@@ -6,6 +6,7 @@ Samples of a second for the last ten minutes, and their averages over ten second
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ PER_SECOND = {"packets": "offered-packets", "created": "created", "early-drop": 
 """Series that are the growth of a counter (by its name) in a second."""
 
 SERIES = ("orig-rate", "repl-rate", *PER_SECOND, "connections", *TCP_STATES, "not-tcp")
-"""Rates in bits/s, summed over all connections; then PER_SECOND; then how many connections there are, by state."""
+"""Rates in bits/s of all connections, of those too that ended meanwhile; then PER_SECOND; then connections by state."""
 
 FINE, COARSE = 600, 360  # samples
 STEP = 10  # fine samples to a coarse one
@@ -87,14 +88,29 @@ class _Ring:
 def sample(before: Snapshot, snapshot: Snapshot) -> Samples:
     """The values of SERIES at `snapshot`, the growth of counters since `before`."""
     seconds = snapshot.interval
-    grown = (snapshot.counters.get(name, 0) - before.counters.get(name, 0) for name in PER_SECOND.values())
+    grown = {name: count - before.counters.get(name, count) for name, count in snapshot.counters.items()}
     tcp = facts_of(snapshot).is_tcp
     states = np.bincount(snapshot.columns.tcp_state[tcp], minlength=len(TCP_STATES))[: len(TCP_STATES)]
     made: list[Any] = [
-        *snapshot.rates.sum(axis=0, dtype=np.float64),
-        *(max(0, growth) / seconds for growth in grown),
+        *(bytes * 8 / seconds for bytes in traffic(snapshot, grown)),
+        *(max(0, grown.get(name, 0)) / seconds for name in PER_SECOND.values()),
         len(snapshot),
         *states,
         len(snapshot) - np.count_nonzero(tcp),
     ]
     return np.array(made, np.float32)
+
+
+def traffic(snapshot: Snapshot, grown: Mapping[str, int]) -> tuple[float, float]:
+    """Bytes that connections had since the sweep before, there and back; `grown`: by how much the counters have risen.
+
+    The sum is the kernel's own, which no connection escapes. How it divides is known of those that are still there; the
+    rest belongs to those that have ended, and divides as theirs does.
+    """
+    counted = max(0, grown.get("offered-bytes", 0) - grown.get("untracked-bytes", 0))
+    there, back = snapshot.grown
+    rest = max(0, counted - there - back)
+    ended = grown.get("ended-bytes", 0)
+    returned = grown.get("ended-reply-bytes", 0) / ended if ended else back / (there + back) if there + back else 0.0
+    back_share = (back + rest * returned) / (there + back + rest) if there + back + rest else 0.0
+    return counted * (1 - back_share), counted * back_share

@@ -28,10 +28,11 @@ static __always_inline void move_counters(struct conn *conn, struct per_cpu *cpu
 	u64 packets = __sync_lock_test_and_set(&conn->packets[ORIGINAL], 0);
 	packets += __sync_lock_test_and_set(&conn->packets[REPLY], 0);
 	u64 bytes = __sync_lock_test_and_set(&conn->bytes[ORIGINAL], 0);
-	bytes += __sync_lock_test_and_set(&conn->bytes[REPLY], 0);
+	u64 replied = __sync_lock_test_and_set(&conn->bytes[REPLY], 0);
 
 	count(cpu, COUNT_ENDED_PACKETS, packets);
-	count(cpu, COUNT_ENDED_BYTES, bytes);
+	count(cpu, COUNT_ENDED_BYTES, bytes + replied);
+	count(cpu, COUNT_ENDED_REPLY_BYTES, replied);
 }
 
 /* When it expires; waits a little for whoever has claimed it. */

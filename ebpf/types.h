@@ -72,6 +72,7 @@ enum counter {
 	COUNT_OFFERED_BYTES,		/* layer-3 bytes, as far as the header could be read */
 	COUNT_ENDED_PACKETS,		/* of connections that are over */
 	COUNT_ENDED_BYTES,
+	COUNT_ENDED_REPLY_BYTES,	/* of these, what came back */
 	COUNT_UNTRACKED_BYTES,
 	COUNT_CREATED,			/* connections */
 	COUNT_EXPIRED,			/* connections over, by cause */

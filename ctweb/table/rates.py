@@ -57,8 +57,10 @@ class Rows:
 
 def rates(
     columns: Columns, span: tuple[int, int], before: Columns, span_before: tuple[int, int]
-) -> NDArray[np.float32]:
-    """Bits per second (n, 2) since the sweep before. A span is a reading's begin and end (datapath ns).
+) -> tuple[NDArray[np.float32], U64]:
+    """Bits per second (n, 2) since the sweep before, and bytes (2,) that have come since then on all of them together.
+
+    A span is a reading's begin and end (datapath ns).
 
     Each row is measured over its own time between the two readings: the kernel hands the table over in the
     same order each time, so a row's place in it tells when it was read, also when one reading took longer
@@ -69,10 +71,11 @@ def rates(
     """
     n = len(columns)
     bits = np.zeros((n, 2), np.float32)
+    grown = np.zeros(2, np.uint64)
     start, end = span
     interval = start - span_before[0]
     if span_before == (0, 0) or interval <= 0:
-        return bits
+        return bits, grown
     stretch = (end - start) - (span_before[1] - span_before[0])
     rows_before = Rows(before.id)
     for first in range(0, n, BLOCK):
@@ -90,5 +93,7 @@ def rates(
             np.take(before.bytes.view(PAIR)[:, 0], found, out=counted.view(PAIR)[:, 0], mode="clip")
         counted[new] = 0
         now = columns.bytes[block]
-        bits[block] = (now - np.minimum(counted, now)) * (8e9 / elapsed)[:, np.newaxis]
-    return bits
+        came = now - np.minimum(counted, now)
+        grown += came.sum(axis=0)
+        bits[block] = came * (8e9 / elapsed)[:, np.newaxis]
+    return bits, grown

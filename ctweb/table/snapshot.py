@@ -31,6 +31,7 @@ class Snapshot:
     mark_names: tuple[str, ...] = ("",)  # of columns.mark, by number
     translated: Translated = NOTHING_TRANSLATED
     translation: NDArray[np.int32] | None = None  # (n,) row in `translated`, -1: not translated; None: nothing is
+    grown: tuple[int, int] = (0, 0)  # bytes that came since the sweep before on `columns`, original and reply
     interval: float = 0.0  # seconds of datapath time since the sweep before; 0: there was none
     sweep_seconds: float = 0.0  # wall time it took to make this snapshot
 
@@ -79,13 +80,15 @@ def advance(
 
     The columns are frozen: they are everybody's from here on.
     """
+    bits, grown = rates(columns, (now, until), before.columns, (before.now, before.until))
     return Snapshot(
         seq=before.seq + 1,
         time=time,
         now=now,
         until=until,
         columns=columns.freeze(),
-        rates=rates(columns, (now, until), before.columns, (before.now, before.until)),
+        rates=bits,
+        grown=(int(grown[0]), int(grown[1])),
         dying=dying(columns, now),
         counters=counters,
         mark_names=mark_names,

@@ -31,6 +31,7 @@ _TOTALS = {
     "offered-bytes": ("ctweb_offered_bytes", "Their layer-3 bytes."),
     "ended-packets": ("ctweb_ended_packets", "Packets of connections that are over."),
     "ended-bytes": ("ctweb_ended_bytes", "Layer-3 bytes of connections that are over."),
+    "ended-reply-bytes": ("ctweb_ended_reply_bytes", "Of these, what came back from the destinations."),
     "untracked-bytes": ("ctweb_untracked_bytes", "Layer-3 bytes of packets that belong to no connection."),
     "failed-sweeps": ("ctweb_failed_sweeps", "Sweeps that read no table; the log says why."),
 }

@@ -22,6 +22,7 @@ const GROUPS = [
     ["refused", "packets that found the table full, with nothing to give up"],
     ["ended-packets", "packets of connections that are over"],
     ["ended-bytes", "their bytes"],
+    ["ended-reply-bytes", "of these, what came back"],
     ["merged", "turned out to be the other direction of a translated one"],
     ["nat-learned", "translations learned"],
     ["nat-refused", "translations that there was no room for"],

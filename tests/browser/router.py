@@ -90,6 +90,12 @@ class Server:
         status, answer = self.ask("POST", "/rest/ip/firewall/connection/tracking/set", body)
         assert status == 200, answer
 
+    def removed(self, where: str) -> int:
+        """Forget the connections over IPv4 that a filter means; how many there were."""
+        status, answer = self.ask("POST", "/rest/ip/firewall/connection/remove", {"where": where})
+        assert status == 200, answer
+        return int(answer["ret"])
+
     def udp(self, port: int | None = None) -> Sender:
         """A new connection from the client to a port of the server, by default one that no test has used yet."""
         port = port or next(_ports)

@@ -51,3 +51,17 @@ def test_what_was_counted_is_in_the_history(server: Server) -> None:
         wait_for("both are counted", lambda: created() >= before + 1.5)  # by the second, and sweeps are not exact
     assert server.ask("GET", "/page/history?since=soon")[0] == 400
     assert server.ask("GET", "/page/history?since=9999999999")[1]["time"] == []
+
+
+def test_a_burst_that_was_over_before_the_sweep_is_in_the_total_rate(server: Server) -> None:
+    def sent() -> float:
+        """Bytes, by the chart of the rate."""
+        answer = server.ask("GET", "/page/history")[1]
+        return sum(answer["values"][answer["series"].index("orig-rate")]) / 8
+
+    before = sent()
+    with server.udp(5502) as sender:
+        for _ in range(200):
+            sender.send(bytes(972))
+        wait_for("they have come", lambda: server.removed("dport:5502"))
+        wait_for("they are in the chart", lambda: sent() >= before + 0.9 * 200_000)  # by the second, roughly

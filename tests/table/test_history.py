@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from by_hand import make_columns
 
-from ctweb.history import COARSE, FINE, SERIES, STEP, History
+from ctweb.history import COARSE, FINE, SERIES, STEP, History, traffic
 from ctweb.table.snapshot import Snapshot
 
 
@@ -23,16 +23,13 @@ def of(name: str, values: np.ndarray) -> list[float]:
 
 def test_a_sample_says_what_the_table_holds_and_what_came():
     columns = make_columns([1, 2, 3, 4], protocol=[6, 6, 6, 17], tcp_state=[3, 3, 1, 0])
-    rates = np.array([[10, 1], [20, 2], [0, 0], [5, 0]], np.float32)
     history = History()
     history.add(snapshot(1, created=5))
-    history.add(
-        replace(snapshot(3, interval=2.0, created=11), columns=columns, rates=rates, dying=np.zeros(4, np.bool_))
-    )
+    history.add(replace(snapshot(3, interval=2.0, created=11), columns=columns, dying=np.zeros(4, np.bool_)))
     times, values = history.since(0)
     assert times.tolist() == [3]
     found = dict(zip(SERIES, values[0].tolist(), strict=True))
-    wanted = {"orig-rate": 35, "repl-rate": 3, "created": 3, "connections": 4, "established": 2, "syn-sent": 1}
+    wanted = {"created": 3, "connections": 4, "established": 2, "syn-sent": 1}
     assert found == dict.fromkeys(SERIES, 0) | wanted | {"not-tcp": 1}
 
 
@@ -49,3 +46,24 @@ def test_the_last_minutes_by_the_second_and_the_hour_by_ten():
     assert of("created", values)[0] == pytest.approx(times[0] - (STEP - 1) / 2)
     newest, _ = history.since(seconds - 2)
     assert newest.tolist() == [seconds - 1, seconds]
+
+
+@pytest.mark.parametrize(
+    ("grown", "live", "wanted"),
+    [
+        ({"offered-bytes": 1000}, (900, 100), (900, 100)),
+        # Of no connection.
+        ({"offered-bytes": 1000, "untracked-bytes": 400}, (500, 100), (500, 100)),
+        # All of it on connections that began and ended between two sweeps.
+        ({"offered-bytes": 1000, "ended-bytes": 1000, "ended-reply-bytes": 250}, (0, 0), (750, 250)),
+        # What ended had been counted before, but for its last 100 bytes.
+        ({"offered-bytes": 500, "ended-bytes": 10_000, "ended-reply-bytes": 5000}, (400, 0), (450, 50)),
+        # The table was read a little later than the counters: the sum is the counters'.
+        ({"offered-bytes": 500}, (900, 100), (450, 50)),
+        # Nothing is known of how it divides.
+        ({"offered-bytes": 500}, (0, 0), (500, 0)),
+        ({}, (0, 0), (0, 0)),
+    ],
+)
+def test_traffic_is_all_that_was_counted_divided_as_far_as_is_known(grown, live, wanted):
+    assert traffic(replace(Snapshot.empty(), grown=live), grown) == pytest.approx(wanted)

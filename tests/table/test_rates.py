@@ -37,10 +37,14 @@ def sweep(ids, at, took=0, **given):
     return make_columns(ids, **given), (at * SECOND, at * SECOND + took)
 
 
+def bits(*readings):
+    return rates(*readings)[0]
+
+
 def test_a_steady_flow_has_its_rate_and_a_silent_one_has_none():
     before, then = sweep([7, 8], 10, bytes=[[1000, 500], [70, 70]])
     after, now = sweep([8, 7], 12, bytes=[[70, 70], [251_000, 500]])
-    np.testing.assert_allclose(rates(after, now, before, then), [[0, 0], [1_000_000, 0]], rtol=1e-5)
+    np.testing.assert_allclose(bits(after, now, before, then), [[0, 0], [1_000_000, 0]], rtol=1e-5)
 
 
 def test_a_rate_is_right_at_both_ends_of_a_reading_that_took_longer_than_the_one_before():
@@ -50,47 +54,54 @@ def test_a_rate_is_right_at_both_ends_of_a_reading_that_took_longer_than_the_one
     read_before, read_after = 10 + 0.1 * place, 11 + 0.4 * place
     before, then = sweep(ids, 10, took=SECOND // 10, bytes=(1000 * read_before)[:, np.newaxis])
     after, now = sweep(ids, 11, took=4 * SECOND // 10, bytes=(1000 * read_after)[:, np.newaxis])
-    np.testing.assert_allclose(rates(after, now, before, then), 8000, rtol=0.01)
+    np.testing.assert_allclose(bits(after, now, before, then), 8000, rtol=0.01)
 
 
 def test_a_new_connection_is_measured_from_its_creation():
     before, then = sweep([1], 10)
     after, now = sweep([1, 2], 11, created=[SECOND, int(10.2 * SECOND)], bytes=[[0, 0], [8000, 4000]])
-    np.testing.assert_allclose(rates(after, now, before, then)[1], [80_000, 40_000], rtol=1e-3)
+    np.testing.assert_allclose(bits(after, now, before, then)[1], [80_000, 40_000], rtol=1e-3)
 
 
 def test_a_single_packet_just_before_the_sweep_is_no_burst():
     before, then = sweep([1], 10)
     after, now = sweep([1, 2], 11, created=[SECOND, 11 * SECOND - 1], bytes=[[0, 0], [100, 0]])
-    assert rates(after, now, before, then)[1, 0] == pytest.approx(1600)
+    assert bits(after, now, before, then)[1, 0] == pytest.approx(1600)
 
 
 def test_a_connection_created_while_the_table_was_read_has_a_sensible_rate():
     before, then = sweep([1], 10)
     after, now = sweep([1, 2], 11, created=[SECOND, 11 * SECOND + 5], bytes=[[0, 0], [100, 0]])
-    assert rates(after, now, before, then)[1, 0] == pytest.approx(1600)
+    assert bits(after, now, before, then)[1, 0] == pytest.approx(1600)
 
 
 def test_the_first_sweep_knows_no_rates():
     before, _ = sweep([], 0)
     after, now = sweep([1, 2], 100, bytes=10**12)
-    assert not rates(after, now, before, (0, 0)).any()
+    assert not bits(after, now, before, (0, 0)).any()
 
 
 def test_counters_that_fell_give_no_negative_rate():
     before, then = sweep([1], 10, bytes=[[5000, 5000]])
     after, now = sweep([1], 11, bytes=[[0, 6000]])
-    assert rates(after, now, before, then).tolist() == [[0, 8000]]
+    assert bits(after, now, before, then).tolist() == [[0, 8000]]
 
 
 def test_a_table_that_emptied_and_one_that_filled():
     none, then = sweep([], 10)
     full, now = sweep([1, 2], 11, created=10 * SECOND, bytes=[[125, 0], [0, 250]])
-    np.testing.assert_allclose(rates(full, now, none, then), [[1000, 0], [0, 2000]], rtol=1e-5)
-    assert rates(none, now, full, then).shape == (0, 2)
+    np.testing.assert_allclose(bits(full, now, none, then), [[1000, 0], [0, 2000]], rtol=1e-5)
+    assert bits(none, now, full, then).shape == (0, 2)
 
 
 def test_two_sweeps_on_one_tick_give_no_rates():
     before, then = sweep([1], 10)
     after, now = sweep([1], 10, bytes=10**9)
-    assert not rates(after, now, before, then).any()
+    assert not bits(after, now, before, then).any()
+
+
+def test_what_has_come_altogether_is_counted_without_its_time():
+    before, then = sweep([1, 2, 3], 10, bytes=[[1000, 50], [70, 70], [9, 9]])
+    after, now = sweep([2, 1, 4], 11, created=[10**9, 10**9, 11 * SECOND - 1], bytes=[[70, 71], [5000, 60], [600, 0]])
+    assert rates(after, now, before, then)[1].tolist() == [4000 + 600, 1 + 10]
+    assert rates(after, now, before, (0, 0))[1].tolist() == [0, 0]
