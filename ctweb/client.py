@@ -15,6 +15,7 @@ from ctweb.instance import InstanceError
 SECONDS = 60  # for an answer to begin and to go on; a million rows take a while to make
 TREES = ("/rest/ip/firewall/connection", "/rest/ipv6/firewall/connection")
 TRACKING = "/rest/ip/firewall/connection/tracking"
+RESOURCE = "/rest/system/resource"
 
 
 class RefusedError(Exception):
@@ -52,6 +53,10 @@ class Client:
 
     def settings(self) -> dict[str, str]:
         return msgspec.json.decode(self._ask("GET", TRACKING), type=dict[str, str])
+
+    def resource(self) -> dict[str, str]:
+        """The machine, and what was counted."""
+        return msgspec.json.decode(self._ask("GET", RESOURCE), type=dict[str, str])
 
     def change_settings(self, changes: Mapping[str, str]) -> None:
         self._ask("POST", TRACKING + "/set", msgspec.json.encode(changes))

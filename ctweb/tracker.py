@@ -21,7 +21,7 @@ from ctweb.datapath.translations import Standing, Translations
 from ctweb.enabled import Enabled, Verdict
 from ctweb.history import History
 from ctweb.settings import Tracking, as_text, parse_changes
-from ctweb.table import expiry
+from ctweb.table import accounts, expiry
 from ctweb.table.columns import BLOCK, Columns
 from ctweb.table.marks import MarkNames
 from ctweb.table.snapshot import NOTHING_TRANSLATED, Snapshot, advance
@@ -97,6 +97,8 @@ class Tracker(TableSource):
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sweep", daemon=True)
         self._failed_sweeps = 0
+        self._gaps = dict.fromkeys(accounts.UNITS, 0)  # in the accounts of the sweep before
+        self._unaccounted = self._gaps  # what of them lasted
         self._last_error = ""
         self._reaping = threading.Lock()  # one run of the reaper at a time: it keeps its buffers
         self._changing = threading.Lock()  # one change of settings at a time: file, kernel and _tracking agree
@@ -206,14 +208,17 @@ class Tracker(TableSource):
         with self._published:
             before = self._snapshot
             self._removed.clear()  # the kernel has ended these already
+        first = self._read_counters()
         now, unix = self._now(), time.time()
         columns = self._reader.read()
+        read = accounts.live(columns)
         until = self._now()
         due = expiry.due(columns, before.now)
         if due.any():
             self._reap(columns, np.flatnonzero(due), before.now)
             columns = columns.compact(~due)
-        counters = {_shown(name): count for name, count in self._datapath.read_counters().items()}
+        counters = self._read_counters()
+        counters |= self._account(first, read, accounts.live(columns), counters)
         counters["failed-sweeps"] = self._failed_sweeps
         if self._conntrack is not None:
             counters |= self._conntrack.counters
@@ -230,6 +235,27 @@ class Tracker(TableSource):
         with self._published:
             self._publish(snapshot.without(np.concatenate(self._removed)) if self._removed else snapshot)
             return self._snapshot
+
+    def _read_counters(self) -> dict[str, int]:
+        return {_shown(name): count for name, count in self._datapath.read_counters().items()}
+
+    def _account(
+        self, before: Mapping[str, int], read: Mapping[str, int], kept: Mapping[str, int], after: Mapping[str, int]
+    ) -> dict[str, int]:
+        """The other side of what was offered (table/accounts.py), as more counters."""
+        gaps = {unit: accounts.gap(unit, before, read, kept, after) for unit in accounts.UNITS}
+        found = {unit: accounts.lasting(self._gaps[unit], gaps[unit]) for unit in accounts.UNITS}
+        self._gaps = gaps
+        if any(found.values()) and found != self._unaccounted:
+            log.error(
+                "the accounts do not add up: %d packets and %d bytes were offered and are on no connection, ended or "
+                "live, nor untracked (negative: counted twice); please report it with the output of ctweb doctor",
+                found["packets"], found["bytes"],
+            )  # fmt: skip
+        self._unaccounted = found
+        return {f"live-{unit}": kept[unit] for unit in accounts.UNITS} | {
+            f"unaccounted-{unit}": found[unit] for unit in accounts.UNITS
+        }
 
     def _read_translations(self, learned: int) -> Standing | None:
         """NAT as it stands; None: there is none. `learned`: how many translations were, ever."""

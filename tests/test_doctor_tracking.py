@@ -15,6 +15,7 @@ from running import command
 from ctweb.datapath.interfaces import Interface, Shape
 from ctweb.datapath.xdp_features import native_xdp
 from ctweb.doctor.tracking import (
+    check_accounts,
     check_instance,
     check_interface,
     check_leftovers,
@@ -24,6 +25,7 @@ from ctweb.doctor.tracking import (
 )
 from ctweb.enabled import Verdict
 from ctweb.instance import RUNTIME, announced, only_instance
+from ctweb.table.names import UNTRACKED_REASONS
 
 ROOT = Path(__file__).parents[1]
 ETHERNET, NONE = 1, 0xFFFE
@@ -138,3 +140,36 @@ def test_what_is_left_behind_only_counts_with_nobody_running():
 def test_whether_it_tracks_and_why(verdict, running, said):
     check = check_verdict(verdict, running)
     assert (check.ok, check.detail) == (True, said)
+
+
+EVEN = {
+    "offered-packets": "1010", "live-packets": "900", "ended-packets": "98", "untracked-packets": "12",
+    "offered-bytes": "101000", "live-bytes": "90000", "ended-bytes": "9800", "untracked-bytes": "1200",
+    "unaccounted-packets": "0", "unaccounted-bytes": "0", "untracked-invalid-tcp": "12",
+} | {f"untracked-{reason}": "0" for reason in UNTRACKED_REASONS if reason != "invalid-tcp"}  # fmt: skip
+
+
+def test_both_sides_of_the_accounts():
+    check = check_accounts(EVEN)
+    assert check.ok
+    assert "1,010 packets offered = 900 live + 98 ended + 12 untracked;" in check.detail
+    assert "101,000 bytes offered = 90,000 live + 9,800 ended + 1,200 untracked;" in check.detail
+    assert check.detail.endswith("untracked packets: invalid-tcp 12")
+
+
+def test_packets_that_came_while_the_table_was_read():
+    check = check_accounts(EVEN | {"offered-packets": "1013"})
+    assert check.ok
+    assert "12 untracked + 3 while it was read" in check.detail
+
+
+@pytest.mark.parametrize(("gap", "word"), [("4", "nowhere"), ("-4", "twice")])
+def test_accounts_that_do_not_add_up(gap, word):
+    check = check_accounts(EVEN | {"unaccounted-bytes": gap})
+    assert not check.ok
+    assert check.detail == f"4 bytes of 101,000 are counted {word}"
+    assert check.remedy
+
+
+def test_an_instance_that_has_not_swept_yet():
+    assert check_accounts({"version": "1"}).ok

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from ctweb.doctor.check import Check
 from ctweb.enabled import Needs, Verdict, decide
 from ctweb.instance import RUNTIME, InstanceError, find
 from ctweb.state import StateError
+from ctweb.table import accounts
+from ctweb.table.names import UNTRACKED_REASONS
 
 
 def check_datapath(max_entries: int) -> Check:
@@ -107,6 +110,35 @@ def tracking_verdict(config: Config, running: bool) -> Verdict:
     return decide(enabled, Needs(len(config.rule), rule, quiet=config.auto_timeout), config.auto_timeout)
 
 
+def check_accounts(resource: Mapping[str, str]) -> Check:
+    """Whether all that was offered is counted once; `resource`: the running instance's /system/resource."""
+    if "offered-packets" not in resource:
+        return Check("accounts", True, "nothing is counted yet")
+    sides = []
+    for unit in accounts.UNITS:
+        offered, live, ended, untracked, gap = (
+            int(resource[f"{side}-{unit}"]) for side in ("offered", "live", "ended", "untracked", "unaccounted")
+        )
+        if gap:
+            said = f"{abs(gap):,} {unit} of {offered:,} are counted {'nowhere' if gap > 0 else 'twice'}"
+            return Check("accounts", False, said, "report it with the output of ctweb doctor, and restart ctweb")
+        moving = offered - live - ended - untracked
+        sides.append(
+            f"{offered:,} {unit} offered = {live:,} live + {ended:,} ended + {untracked:,} untracked"
+            + (f" {'+' if moving > 0 else '-'} {abs(moving):,} while it was read" if moving else "")
+        )
+    reasons = {name: int(resource[f"untracked-{name}"]) for name in UNTRACKED_REASONS}
+    why = ", ".join(f"{name} {count:,}" for name, count in reasons.items() if count)
+    return Check("accounts", True, "; ".join(sides) + (f"; untracked packets: {why}" if why else ""))
+
+
+def running_accounts(config: Config) -> list[Check]:
+    """Of the running instance, if it answers."""
+    with suppress(InstanceError, RefusedError):
+        return [check_accounts(Client(config.state_dir).resource())]
+    return []
+
+
 def check_leftovers(left: list[str], running: bool) -> Check:
     """What is attached, in words; with nobody running it is what a kept run, or one that was killed, left."""
     if not left:
@@ -143,4 +175,7 @@ def tracking_checks(config: Config, *, loadable: bool) -> list[Check]:
     holder = lock_holder(RUNTIME / f"netns-{namespace}.lock", Path("/proc/locks").read_text())
     running = holder is not None
     verdict = check_verdict(tracking_verdict(config, running), running)
-    return [*checks, check_instance(holder, config.state_dir), verdict, check_leftovers(left, running)]
+    checks += [check_instance(holder, config.state_dir), verdict]
+    if running:
+        checks += running_accounts(config)
+    return [*checks, check_leftovers(left, running)]

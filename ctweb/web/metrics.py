@@ -40,6 +40,16 @@ _TOTALS = {
 _TAKEN_BACK = ("fragment", "untracked-bytes")
 # Those that go up and down, and what makes base units of them.
 _GAUGES = {
+    "live-packets": (
+        "ctweb_live_packets", "Packets of the connections in the table: offered = live + ended + untracked.", 1,
+    ),
+    "live-bytes": ("ctweb_live_bytes", "Layer-3 bytes of the connections in the table.", 1),
+    "unaccounted-packets": (
+        "ctweb_unaccounted_packets", "Packets offered that are counted nowhere; negative: twice. Always 0.", 1,
+    ),
+    "unaccounted-bytes": (
+        "ctweb_unaccounted_bytes", "Layer-3 bytes offered that are counted nowhere; negative: twice. Always 0.", 1,
+    ),
     "conntrack-lag-ms": (
         "ctweb_conntrack_lag_seconds", "How far the table may be behind what nf_conntrack knows.", 1e-3,
     ),

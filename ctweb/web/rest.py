@@ -30,7 +30,7 @@ from ctweb.web.rest_arguments import (
     settings_in,
 )
 from ctweb.web.rest_menus import CONNECTIONS, ID, IDENTITY, RESOURCE, TRACKING, Menu, refusal, shown
-from ctweb.web.rest_system import Resource, identity
+from ctweb.web.rest_system import Resource, accounted, identity
 
 METHODS = ("GET", "POST", "PUT", "PATCH", "DELETE")
 
@@ -41,7 +41,8 @@ def blueprint(source: TableSource) -> Blueprint:
     for menu in CONNECTIONS:
         _add_connections(rest, menu, source)
     _add_object(rest, TRACKING, lambda: as_routeros(source.tracking) | _totals(source))
-    _add_object(rest, RESOURCE, Resource().values)
+    resource = Resource()
+    _add_object(rest, RESOURCE, lambda: resource.values() | accounted(source.snapshot.counters))
     _add_object(rest, IDENTITY, identity)
 
     @rest.post(f"/{TRACKING.path}/set")

@@ -8,10 +8,13 @@ import shutil
 import socket
 import threading
 import time
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
 from ctweb.settings import format_time
+from ctweb.table import accounts
+from ctweb.table.names import UNTRACKED_REASONS
 
 LOAD_SECONDS = 1.0  # over which the load is measured at least
 
@@ -29,11 +32,22 @@ RESOURCE_NAMES = {
     "total-memory": "bytes of memory",
     "uptime": "since the machine started",
     "version": "of ctweb",
-}
-"""What `Resource.values` tells, and what each means; what the machine does not tell is left out."""
+} | {
+    f"{side}-{unit}": f"{unit} {about}"
+    for unit in accounts.UNITS
+    for side, about in (
+        ("offered", "met, since the start: live + ended + untracked"),
+        ("live", "of the connections in the table"),
+        ("ended", "of connections that are over"),
+        ("untracked", "that belong to no connection"),
+        ("unaccounted", "that were met and are counted nowhere, or twice (negative): always 0"),
+    )
+} | {f"untracked-{reason}": f"packets that belong to no connection: {reason}" for reason in UNTRACKED_REASONS}
+"""What `/system/resource` tells, and what each means; what the machine does not tell is left out."""
 
 IDENTITY_NAMES = {"name": "the host name"}
 
+_COUNTED = ("offered", "live", "ended", "unaccounted")
 _MODELS = ("/sys/class/dmi/id/product_name", "/proc/device-tree/model")
 
 
@@ -80,6 +94,17 @@ class Resource:
                     self._load = min(100, max(0, round(100 * (1 - (idle - self._times[0]) / passed))))
                 self._measured, self._times = now, (idle, total)
             return self._load
+
+
+def accounted(counters: Mapping[str, int]) -> dict[str, str]:
+    """Both sides of the accounts as of the newest sweep, of Snapshot.counters: empty before the first one."""
+    if not counters:
+        return {}
+    untracked = accounts.untracked(counters)
+    found = {f"untracked-{unit}": untracked[unit] for unit in accounts.UNITS}
+    found |= {f"untracked-{reason}": counters[reason] for reason in UNTRACKED_REASONS}
+    found |= {f"{side}-{unit}": counters[f"{side}-{unit}"] for side in _COUNTED for unit in accounts.UNITS}
+    return {name: str(count) for name, count in found.items()}
 
 
 def identity() -> dict[str, str]:

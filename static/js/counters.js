@@ -11,6 +11,10 @@ const GROUPS = [
   ["Traffic", [
     ["offered-packets", "IP packets met, each once"],
     ["offered-bytes", "their bytes, IP headers included"],
+    ["live-packets", "of the connections in the table; with those of ended ones and of none it makes what was met"],
+    ["live-bytes", "their bytes"],
+    ["unaccounted-packets", "met and counted nowhere, or twice if negative: always 0"],
+    ["unaccounted-bytes", "their bytes"],
   ]],
   ["Connections", [
     ["created", "connections begun"],

@@ -36,9 +36,18 @@ def lab(hook: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
             machine.offloads("off")
         ctweb = Tracked(router, tmp_path_factory.mktemp(hook), "--hook", hook)
         yield Lab(net, client, router, server, ctweb, hook)
+        ctweb.check_conservation()
         assert ctweb.end() == 0, ctweb.log.read_text()
 
 
 @pytest.fixture(params=[IPV4, IPV6], ids=["ipv4", "ipv6"])
 def ends(request: pytest.FixtureRequest) -> Ends:
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def accounted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves a packet that is counted nowhere or twice; at the end of the lab the accounts are even."""
+    yield
+    if "lab" in request.fixturenames:
+        assert request.getfixturevalue("lab").ctweb.unaccounted() == {}

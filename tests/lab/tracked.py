@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from ctweb.table.names import UNTRACKED_REASONS
 from lab.network import Namespace, wait_for
 
 CTWEB = Path(sys.executable).with_name("ctweb")
@@ -115,6 +116,29 @@ class Tracked:
             return row if now == expected else None
 
         return wait_for(f"{properties} counts {expected}", row)
+
+    def unaccounted(self) -> dict[str, int]:
+        """Packets and bytes that were met and are counted nowhere, or twice: {} as it should be."""
+        counters: dict[str, int] = self.get("/healthz")["counters"]  # type: ignore[index]
+        return {name: n for name, n in counters.items() if name.startswith("unaccounted-") and n}
+
+    def check_conservation(self) -> None:
+        """Wait for a sweep at a quiet moment, and offered = live + ended + untracked by reason, exactly."""
+
+        def sides() -> dict[str, tuple[int, int]]:
+            told: dict[str, str] = self.get("/rest/system/resource")  # type: ignore[assignment]
+            reasons = sum(int(told[f"untracked-{name}"]) for name in UNTRACKED_REASONS)
+            assert reasons == int(told["untracked-packets"])
+            return {
+                unit: (
+                    int(told[f"offered-{unit}"]),
+                    sum(int(told[f"{side}-{unit}"]) for side in ("live", "ended", "untracked")),
+                )
+                for unit in ("packets", "bytes")
+            }
+
+        wait_for("the accounts are even", lambda: all(a == b for a, b in sides().values()), sides)
+        assert self.unaccounted() == {}
 
     def end(self, number: signal.Signals = signal.SIGTERM) -> int:
         """Send the signal and wait; the exit status."""

@@ -44,3 +44,11 @@ def _paths(number: int) -> Paths:
 def more_hosts(unused: dict[str, Iterator[int]]) -> Paths:
     """As `hosts`, but others."""
     return _paths(next(unused["hosts"]))
+
+
+@pytest.fixture(autouse=True)
+def accounted(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test leaves a packet that is counted nowhere or twice; at the end of the lab the accounts are even."""
+    yield
+    if "lab" in request.fixturenames:
+        assert request.getfixturevalue("lab").ctweb.unaccounted() == {}

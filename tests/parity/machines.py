@@ -140,6 +140,7 @@ def parity(hook: str, directory: Path) -> Iterator[Parity]:
         ctweb = Tracked(router, directory, "--hook", hook, "--interface", "lan", "--interface", "wan", config=config)
         with _wire(client) as near, _wire(server) as far:
             yield Parity(client, router, server, ctweb, hook, (near, far))
+        ctweb.check_conservation()
         assert ctweb.end() == 0, ctweb.log.read_text()
 
 
