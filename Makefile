@@ -23,7 +23,7 @@ test:
 	@failed=; \
 	.venv/bin/ruff check . || failed=1; \
 	.venv/bin/mypy --strict || failed=1; \
-	.venv/bin/pytest $(ARGS) || failed=1; \
+	.venv/bin/pytest -n 3 --dist loadfile $(ARGS) || failed=1; \
 	test -z "$$failed"
 
 bench:

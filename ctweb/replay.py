@@ -78,7 +78,7 @@ def replay(
             node = filter_language.parse(filter_text)
             source = stack.enter_context(open_source(os.fspath(path)))
             capture = Capture(source)
-            datapath = compile_datapath(BuildOptions(max_entries=max_entries, replay=True, ingress_only=True))
+            datapath = compile_datapath(BuildOptions(max_entries=max_entries, replay=True))
             stack.callback(datapath.close)
             datapath.apply(tracking)
             log = EndedLog() if ended else None

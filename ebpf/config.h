@@ -4,13 +4,9 @@
 #define CTWEB_CONFIG_H
 
 /* Given by ctweb/datapath/build.py:
- *   MAX_ENTRIES   connections the table holds
- *   SPARE_ENTRIES further entries that the map holds: connections that are over and not deleted yet
- *   FRESH_CELLS   size of the ring of new connections (room.h)
  *   GRAVES        how many early drops later an entry is deleted
  *   TICK_NSEC     length of a jiffy
  *   CPU_BITS      bits that a CPU number needs, for connection ids
- *   INGRESS_ONLY  defined: no hook but tc ingress, which compiles several times faster
  *   REPLAY        defined: the clock is the skb's time stamp, its mark (if not 0) the frame's length on the wire
  *   ENDED_PAGES   memory for connections that end in a replay, until user space takes them, in pages */
 
@@ -34,5 +30,14 @@ struct settings {
 	u32 pad;
 };
 _Static_assert(TIMEOUTS == 16, "a timeout index is four bits");
+
+/* A map whose size is given when it is made, at each start: so a table of another size needs no other program. */
+enum { SIZED_AT_START = 1 };
+
+/* Written by user space before the first packet. */
+struct size {
+	u64 max_entries;	/* connections the table holds */
+	u64 fresh_cells;	/* of the ring of new connections (fresh.h) */
+};
 
 #endif

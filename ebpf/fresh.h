@@ -17,11 +17,19 @@ struct fresh_cell {
 };
 
 /* Written and read by the packet programs when connections are made. */
-BPF_TABLE("array", u32, struct fresh_cell, fresh, FRESH_CELLS);
+BPF_TABLE("array", u32, struct fresh_cell, fresh, SIZED_AT_START);
 
-static __always_inline struct fresh_cell *fresh_at(u64 position)
+static __always_inline u64 fresh_cells(void)
 {
-	u32 index = position % FRESH_CELLS;
+	u32 zero = 0;
+	struct size *sized = size.lookup(&zero);
+
+	return sized ? sized->fresh_cells : 0;
+}
+
+static __always_inline struct fresh_cell *fresh_at(u64 position, u64 cells)
+{
+	u32 index = cells ? position % cells : 0;
 
 	return fresh.lookup(&index);
 }
@@ -39,7 +47,8 @@ static __always_inline u64 take_place(const struct tuple *tuple)
 static __always_inline void remember(const struct tuple *tuple, u64 position)
 {
 	const u64 *word = (const u64 *)tuple;
-	struct fresh_cell *cell = fresh_at(position), *second = fresh_at(position + 1);
+	u64 cells = fresh_cells();
+	struct fresh_cell *cell = fresh_at(position, cells), *second = fresh_at(position + 1, cells);
 	if (!cell || !second)
 		return;
 	WRITE_ONCE(cell->tag, 0);
@@ -57,9 +66,9 @@ static __always_inline void remember(const struct tuple *tuple, u64 position)
 }
 
 /* The tuple at a position: how many cells it takes, 0 if there is none. */
-static __always_inline u64 recall(u64 position, u64 *word)
+static __always_inline u64 recall(u64 position, u64 cells, u64 *word)
 {
-	struct fresh_cell *cell = fresh_at(position);
+	struct fresh_cell *cell = fresh_at(position, cells);
 	if (!cell)
 		return 0;
 	u64 tag = READ_ONCE(cell->tag);
@@ -78,7 +87,7 @@ static __always_inline u64 recall(u64 position, u64 *word)
 		return 0;
 	word[0] = READ_ONCE(cell->word[0]);
 	word[1] = READ_ONCE(cell->word[1]);
-	struct fresh_cell *second = fresh_at(position + 1);
+	struct fresh_cell *second = fresh_at(position + 1, cells);
 	if (!second)
 		return 0;
 	word[2] = READ_ONCE(second->word[0]);

@@ -94,7 +94,7 @@ int tc_help(struct __sk_buff *skb)
 	return PASS_ON;
 }
 
-#if !defined(INGRESS_ONLY) && !defined(REPLAY)
+#ifndef REPLAY
 /* One byte of the frame; false: it is not there. */
 static __always_inline bool xdp_byte(struct xdp_md *xdp, u64 at, u8 *byte)
 {

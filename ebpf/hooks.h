@@ -142,7 +142,6 @@ int tc_ingress(struct __sk_buff *skb)
 	return tc(skb, INGRESS, 0);
 }
 
-#ifndef INGRESS_ONLY
 int tc_egress(struct __sk_buff *skb)
 {
 	return tc(skb, EGRESS, 0);
@@ -233,7 +232,6 @@ int xdp_mark(struct xdp_md *xdp)
 	mark_new(xdp->ingress_ifindex);
 	return XDP_PASS;
 }
-#endif
 #endif
 
 /* Called by the programs above, see aside.h. */

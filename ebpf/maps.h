@@ -3,8 +3,12 @@
 #ifndef CTWEB_MAPS_H
 #define CTWEB_MAPS_H
 
-/* The table. Written by the packet programs and the reaper; read by user space in batches. Memory as needed. */
-BPF_F_TABLE("hash", struct tuple, struct conn, connections, MAX_ENTRIES + SPARE_ENTRIES, BPF_F_NO_PREALLOC);
+/* The table. Written by the packet programs and the reaper; read by user space in batches. Memory as needed. It has room for more
+ * than max_entries: connections that are over and not deleted yet. */
+BPF_F_TABLE("hash", struct tuple, struct conn, connections, SIZED_AT_START, BPF_F_NO_PREALLOC);
+
+/* One element. Written by user space, read by the packet programs when connections are made. */
+BPF_TABLE("array", u32, struct size, size, 1);
 
 /* One element, each field in a cache line of its own. Written by the packet programs; `live` also by the reaper. */
 struct shared {

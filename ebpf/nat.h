@@ -33,7 +33,7 @@ BPF_TABLE("array", u32, struct offer, offers, OFFERS);
 
 /* A tuple as it is behind the translation -> the connection. Written at egress and by user space's runs of translate(), which also
  * deletes; read by the packet programs for tuples that are not in `connections`, and by user space in batches. Empty without NAT. */
-BPF_F_TABLE("hash", struct tuple, struct translation, translations, MAX_ENTRIES, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct tuple, struct translation, translations, SIZED_AT_START, BPF_F_NO_PREALLOC);
 
 /* The packet as it is on the connection's side of the translation. */
 static __always_inline void untranslate(struct packet *packet, const struct translation *translation)

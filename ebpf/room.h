@@ -16,20 +16,20 @@ enum { ROOM_TRIES = 16, TIDY_TRIES = 2 };
 enum room { ROOM_NONE, ROOM_FORGOT, ROOM_MADE };
 
 /* Looks at the oldest end of the ring. Unless it is to `drop`, only forgets what is no victim. */
-static __always_inline enum room oldest_gives_way(struct shared *all, struct per_cpu *cpu, u64 now, bool drop)
+static __always_inline enum room oldest_gives_way(struct shared *all, u64 cells, struct per_cpu *cpu, u64 now, bool drop)
 {
 	struct tuple *tuple = &cpu->victim;
 	u64 tail = READ_ONCE(all->fresh_tail), head = READ_ONCE(all->fresh_head);
 
 	if (tail >= head)
 		return ROOM_NONE;
-	if (head - tail > FRESH_CELLS) {
+	if (head - tail > cells) {
 		/* Written over: go on with the oldest that is left. Who loses the exchange finds it done. */
-		__sync_val_compare_and_swap(&all->fresh_tail, tail, head - FRESH_CELLS);
+		__sync_val_compare_and_swap(&all->fresh_tail, tail, head - cells);
 		return ROOM_FORGOT;
 	}
-	u64 size = recall(tail, (u64 *)tuple);
-	struct conn *conn = size ? connections.lookup(tuple) : 0;
+	u64 taken = recall(tail, cells, (u64 *)tuple);
+	struct conn *conn = taken ? connections.lookup(tuple) : 0;
 	u64 expires = conn ? READ_ONCE(conn->expires) : EXPIRES_CLAIMED;
 	/* Still the connection that was put there: one that was started anew under its tuple has a later place of its own. */
 	bool victim = conn && conn->fresh == (u32)tail && expires > EXPIRES_ENDED &&
@@ -37,7 +37,7 @@ static __always_inline enum room oldest_gives_way(struct shared *all, struct per
 
 	if (victim && !drop)
 		return ROOM_NONE;
-	if (__sync_val_compare_and_swap(&all->fresh_tail, tail, tail + (size ? size : 1)) != tail)
+	if (__sync_val_compare_and_swap(&all->fresh_tail, tail, tail + (taken ? taken : 1)) != tail)
 		return ROOM_FORGOT;		/* another CPU was first */
 	if (!victim || !claim(conn, expires))
 		return ROOM_FORGOT;
@@ -52,15 +52,16 @@ static __always_inline bool make_room(struct per_cpu *cpu, u64 now)
 {
 	u32 zero = 0;
 	struct shared *all = shared.lookup(&zero);
-	if (!all)
-		return true;		/* cannot be: the array has one element */
-	s64 live = READ_ONCE(all->live);
-	bool full = live >= MAX_ENTRIES;
+	struct size *sized = size.lookup(&zero);
+	if (!all || !sized)
+		return true;		/* cannot be: the arrays have one element */
+	s64 live = READ_ONCE(all->live), most = sized->max_entries;
+	bool full = live >= most;
 
-	if (live < MAX_ENTRIES / 2)
+	if (live < most >> 1)
 		return true;
 	for (int i = 0; i < ROOM_TRIES; i++) {
-		enum room room = oldest_gives_way(all, cpu, now, full);
+		enum room room = oldest_gives_way(all, sized->fresh_cells, cpu, now, full);
 
 		if (room == ROOM_MADE)
 			return true;

@@ -24,6 +24,7 @@ rm -f "$DESTDIR$PREFIX/bin/ctweb" \
 if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
 	systemctl daemon-reload
 fi
+rm -rf "$DESTDIR/var/cache/ctweb"
 if [ "${PURGE:-}" = 1 ]; then
 	rm -rf "$DESTDIR/etc/ctweb" "$DESTDIR/var/lib/ctweb"
 	[ -n "$DESTDIR" ] || rm -rf /run/ctweb

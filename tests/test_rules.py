@@ -10,7 +10,7 @@ import pytest
 
 from ctweb import config
 from ctweb.config import ConfigError
-from ctweb.datapath.build import SOURCE, read_enums
+from ctweb.datapath.image import SOURCE, read_enums
 from ctweb.datapath.interfaces import Interface
 from ctweb.datapath.marking import Marking, indexes_of
 from ctweb.rules import LARGEST, RuleError, parse_rules

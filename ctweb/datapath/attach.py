@@ -22,6 +22,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ctweb.datapath import clsact
+from ctweb.datapath.image import BuildError
 from ctweb.datapath.interfaces import Interface, Shape
 from ctweb.datapath.links import BpfLink, Hook
 
@@ -147,7 +148,7 @@ def attach(
             hooks = (Hook.TCX_INGRESS, Hook.TCX_EGRESS)
         if not (means.tcx and _put_tcx(attachment, hooks, programs, means)):
             attachment._put_filters(hooks, programs, means.netlink)
-    except (OSError, NetlinkError) as error:
+    except (OSError, NetlinkError, BuildError) as error:
         _undo(attachment, means)
         raise AttachError(f"cannot attach to interface {interface.name!r}: {error.args[-1]}") from error
     except AttachError:

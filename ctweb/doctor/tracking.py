@@ -30,7 +30,12 @@ from ctweb.table.names import UNTRACKED_REASONS
 def check_datapath(max_entries: int) -> Check:
     """Whether the kernel takes ctweb's programs: they are compiled, loaded, and dropped again. Needs root."""
     try:
-        compile_datapath(BuildOptions(max_entries)).close()
+        datapath = compile_datapath(BuildOptions(max_entries))
+        try:
+            for name in datapath.programs:
+                _ = datapath.programs[name]  # loads it
+        finally:
+            datapath.close()
     except BuildError as error:
         return Check("datapath", False, str(error), "report it with the output of ctweb doctor")
     return Check("datapath", True, "its programs compile, and the kernel takes them")

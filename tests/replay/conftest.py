@@ -34,7 +34,7 @@ class Outcome:
 
 @pytest.fixture(scope="session")
 def compiled():
-    made = compile_datapath(BuildOptions(max_entries=2000, replay=True, ingress_only=True))
+    made = compile_datapath(BuildOptions(max_entries=2000, replay=True))
     yield made
     made.close()
 
