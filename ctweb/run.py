@@ -40,20 +40,26 @@ class RunError(Exception):
     """It cannot run; the message is one clear line. Nothing is left attached."""
 
 
+class _Stopped(Exception):
+    """A signal came before it was up."""
+
+
 class _StopAsked:
-    """A signal handler that interrupts, and remembers it: Python drops what a handler raises within a destructor."""
+    """A signal handler for the start, which is short: it remembers, and the start asks between its steps.
+
+    One that raised could do so anywhere: in a destructor, where Python drops it, or within a library not made for it.
+    """
 
     def __init__(self) -> None:
         self._asked = False
 
     def __call__(self, number: int, frame: object) -> None:
         self._asked = True
-        raise KeyboardInterrupt
 
     def check(self) -> None:
-        """Raises KeyboardInterrupt if a signal came."""
+        """Raises _Stopped if a signal came."""
         if self._asked:
-            raise KeyboardInterrupt
+            raise _Stopped
 
 
 def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Config]) -> None:
@@ -78,7 +84,7 @@ def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Conf
                 # What is left to do takes no time, and must be done.
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
-    except KeyboardInterrupt:
+    except _Stopped:
         logger.info("stopped while starting")
     except (AttachError, BuildError, InstanceError, NoSuchInterfaceError, RuleError, StateError) as error:
         raise RunError(str(error)) from error
@@ -92,11 +98,14 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
     stack.enter_context(instance.only_instance(config.state_dir))
     listener = stack.enter_context(_listen(config.listen))
 
+    stop.check()
     datapath = compile_datapath(BuildOptions(config.max_entries or default_max_entries(machine_memory())))
     stack.callback(datapath.close)
+    stop.check()
     tracker = Tracker(datapath, config.tracking, config.state_dir)
     marking = Marking(datapath.set_rules, datapath.rule_dtype, tracker.marks.number)
     marking.set(config.rule)
+    stop.check()
     conntrack = Conntrack(datapath, tracker.marks, config.marks)
     conntrack.start()
     stack.callback(conntrack.stop)
@@ -115,6 +124,7 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
         noticed=marking.interfaces_are,
         attached=enabled.verdict.active,
     )
+    stop.check()
     interfaces.start()
     stack.callback(interfaces.stop)
     enabled.start(interfaces.set_attached)
@@ -147,8 +157,12 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
         logger.warning("there is no sign-in yet: whoever reaches port %d sees the table and may change settings", port)
     logger.info("open %s", _url(host, port))
     watchdog = service.Watchdog(lambda: tracker.snapshot.seq)
-    stop.check()
-    server.serve(app, listener, ready=service.ready, alive=watchdog.beat, closing=live.stop)
+
+    def ready() -> None:
+        stop.check()  # the server has its own handlers by now
+        service.ready()
+
+    server.serve(app, listener, ready=ready, alive=watchdog.beat, closing=live.stop)
     logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")
 
 

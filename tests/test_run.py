@@ -50,7 +50,7 @@ def test_a_signal_ends_it_and_leaves_nothing(run, tmp_path, number, attached):
 def test_a_signal_while_it_starts_leaves_nothing(run, number, attached):
     ctweb = run()
     until(lambda: ctweb.log.read_text() or ctweb.process.poll() is not None or attached())
-    assert ctweb.end(number) in (0, -number)
+    assert ctweb.end(number) in (0, -number), ctweb.log.read_text()
     assert attached() == {}
     assert "Traceback" not in ctweb.log.read_text()
 
