@@ -189,6 +189,7 @@ def replay(config: Config, file: str, filter_words: tuple[str, ...], as_json: bo
             as_json=as_json,
             ended=ended,
             tracking=state.load(config.state_dir, config.tracking)[0],
+            rules=config.rule,
             max_entries=config.max_entries or default_max_entries(machine_memory()),
             out=sys.stdout,
         )

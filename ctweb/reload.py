@@ -13,6 +13,7 @@ import msgspec
 from ctweb import service
 from ctweb.config import Config, ConfigError
 from ctweb.datapath.build import BuildError
+from ctweb.datapath.conntrack import Conntrack
 from ctweb.datapath.marking import Marking
 from ctweb.rules import RuleError
 from ctweb.settings import as_text, format_time
@@ -20,7 +21,7 @@ from ctweb.tracker import Tracker
 
 log = logging.getLogger(__name__)
 
-LIVE = ("rule", "tracking", "auto_timeout", "metrics")
+LIVE = ("rule", "marks", "tracking", "auto_timeout", "metrics")
 """What of the configuration can change while it runs; the rest is read at the start only."""
 
 
@@ -41,9 +42,9 @@ class Reload:
         self._on_terminal = _has_terminal()
         signal.signal(signal.SIGHUP, self._ring)
 
-    def start(self, tracker: Tracker, marking: Marking) -> None:
+    def start(self, tracker: Tracker, marking: Marking, conntrack: Conntrack) -> None:
         """From here on reload; a SIGHUP that came before is obeyed now."""
-        self._tracker, self._marking = tracker, marking
+        self._tracker, self._marking, self._conntrack = tracker, marking, conntrack
         self._thread.start()
 
     def stop(self) -> None:
@@ -94,6 +95,9 @@ class Reload:
             said.append("tracking: " + ", ".join(changes))
         before, wanted = as_text(old.tracking), as_text(new.tracking)
         said += [f"{name} stays {now[name]}, set while it ran" for name in kept if before[name] != wanted[name]]
+        if new.marks != old.marks:
+            self._conntrack.rename(new.marks)
+            said.append(f"marks: {', '.join(f'{name}={number}' for name, number in new.marks.items()) or 'none'}")
         if new.auto_timeout != old.auto_timeout:
             said.append(f"auto-timeout={format_time(new.auto_timeout)} instead of {format_time(old.auto_timeout)}")
         if new.metrics != old.metrics:

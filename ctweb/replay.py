@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TextIO
@@ -17,10 +17,12 @@ from ctweb.capture import Capture, CaptureError, Frame, open_source
 from ctweb.datapath.build import BuildError, BuildOptions, Datapath, compile_datapath
 from ctweb.datapath.ended import EndedLog
 from ctweb.datapath.playback import Playback
+from ctweb.rules import Rule, RuleError, pack
 from ctweb.settings import Tracking
 from ctweb.table import filter_language
 from ctweb.table.facts import Facts, Index, facts_of
 from ctweb.table.filter_language import Node
+from ctweb.table.marks import MarkNames
 from ctweb.table.match import mask
 from ctweb.table.query_error import QueryError
 from ctweb.table.rows import rest_chunks, rest_rows
@@ -63,14 +65,15 @@ def replay(
     as_json: bool = False,
     ended: bool = False,
     tracking: Tracking,
+    rules: Sequence[Rule],
     max_entries: int,
     out: TextIO,
     err: TextIO | None = None,
 ) -> None:
     """Write the table that the capture at `path` (`-`: standard input) leaves behind to `out`.
 
-    ended: also the connections that ended on the way. What was not tracked, and what is wrong with the capture, is said
-    on `err` (standard error). Raises ReplayError.
+    ended: also the connections that ended on the way. rules: give connections their marks. What was not tracked, and
+    what is wrong with the capture, is said on `err` (standard error). Raises ReplayError.
     """
     err = err or sys.stderr
     with ExitStack() as stack:
@@ -81,13 +84,15 @@ def replay(
             datapath = compile_datapath(BuildOptions(max_entries=max_entries, replay=True))
             stack.callback(datapath.close)
             datapath.apply(tracking)
+            marks = MarkNames()
+            put_rules(rules, datapath, marks)
             log = EndedLog() if ended else None
             if log is not None:
                 stack.callback(log.close)
-            played = play(capture, datapath, log)
+            played = play(capture, datapath, log, marks)
         except CaptureError as error:
             raise ReplayError(f"cannot replay {_name(path)}: {error}") from error
-        except (BuildError, QueryError) as error:
+        except (BuildError, QueryError, RuleError) as error:
             raise ReplayError(str(error)) from error
         except OSError as error:
             raise ReplayError(f"replay of {_name(path)} failed: {error}") from error
@@ -96,12 +101,28 @@ def replay(
             write_json(tables, out)
         else:
             write_text(tables, out)
-        for line in remarks(played, log):
+        for line in (*remarks(played, log), *left_out(rules)):
             print(f"ctweb: {_name(path)}: {line}", file=err)
 
 
-def play(capture: Capture, datapath: Datapath, log: EndedLog | None) -> Replayed:
-    """Run `capture` through `datapath`, which is fresh and built for replay. Raises CaptureError, OSError."""
+def put_rules(rules: Sequence[Rule], datapath: Datapath, marks: MarkNames) -> None:
+    """Put `rules` into force; a capture has no interfaces. Raises RuleError, BuildError, OSError."""
+    datapath.set_rules(pack(rules, datapath.rule_dtype, number=marks.number, indexes=lambda _: ()))
+
+
+def left_out(rules: Sequence[Rule]) -> Iterator[str]:
+    """What the user should know of the rules, a line each."""
+    numbers = [str(number) for number, rule in enumerate(rules, 1) if rule.in_interface is not None]
+    if numbers:
+        which = f"rule {numbers[0]} matches" if len(numbers) == 1 else f"rules {', '.join(numbers)} match"
+        yield f"{which} no packet: a capture does not tell through which interface a packet came in"
+
+
+def play(capture: Capture, datapath: Datapath, log: EndedLog | None, marks: MarkNames) -> Replayed:
+    """Run `capture` through `datapath`, which is fresh and built for replay. Raises CaptureError, OSError.
+
+    marks: names of the marks that its rules give.
+    """
     playback = Playback(datapath, log)
     clock = _Clock()
     frames = 0
@@ -117,10 +138,10 @@ def play(capture: Capture, datapath: Datapath, log: EndedLog | None) -> Replayed
 
     # The rates are those between two sweeps: a second before the last packet, and now.
     before = max(fed, clock.now - SECOND)
-    earlier = _snapshot(Snapshot.empty(), playback, clock, before)
+    earlier = _snapshot(Snapshot.empty(), playback, clock, before, marks)
     for time, wire, frame in held:
         playback.feed(time, wire, frame)
-    snapshot = _snapshot(earlier, playback, clock, clock.now, datapath)
+    snapshot = _snapshot(earlier, playback, clock, clock.now, marks, datapath)
     return Replayed(
         snapshot=snapshot,
         frames=frames,
@@ -159,11 +180,12 @@ class _Clock:
 
 
 def _snapshot(
-    before: Snapshot, playback: Playback, clock: _Clock, now: int, datapath: Datapath | None = None
+    before: Snapshot, playback: Playback, clock: _Clock, now: int, marks: MarkNames, datapath: Datapath | None = None
 ) -> Snapshot:
     columns = playback.sweep(now)
     counters = datapath.read_counters() if datapath else {}
-    return advance(before, columns, time=clock.unix(now), now=now, until=now, counters=counters)
+    time = clock.unix(now)
+    return advance(before, columns, time=time, now=now, until=now, counters=counters, mark_names=marks.names)
 
 
 def _untracked(datapath: Datapath, counters: Mapping[str, int], cut: int) -> dict[str, int]:
@@ -201,7 +223,8 @@ def selected(played: Replayed, log: EndedLog | None, node: Node | None) -> Itera
     yield facts, matching(facts)
     for columns in log.blocks() if log is not None else ():
         n = len(columns)
-        facts = Facts(columns, np.zeros((n, 2), np.float32), np.ones(n, np.bool_), played.snapshot.now)
+        over, still = np.ones(n, np.bool_), np.zeros((n, 2), np.float32)
+        facts = Facts(columns, still, over, played.snapshot.now, played.snapshot.mark_names)
         yield facts, matching(facts)
 
 

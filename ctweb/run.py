@@ -136,7 +136,7 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
     host, port = listener.getsockname()[:2]
     live = Live(tracker, enabled)
     live.start()
-    reload.start(tracker, marking)
+    reload.start(tracker, marking, conntrack)
     app = create_app(
         tracker,
         live,

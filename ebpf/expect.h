@@ -31,7 +31,7 @@ struct watch {
 	u32 line_starts[2];	/* how many of them are known */
 	u32 session;		/* PPTP: enum pptp_session */
 	u32 call;		/* PPTP: enum pptp_call */
-	__be16 pns_call;	/* PPTP: the client's call id, */
+	__be16 pns_call;	/* PPTP: the client's call id, as the client has it, */
 	__be16 pac_call;	/* and the server's */
 	u32 pad;
 	struct tuple expected[2]; /* protocol 0: none */
@@ -58,6 +58,16 @@ struct ftp_scan {
 	u8 byte[16];		/* numbers or groups; their order is the wire's */
 };
 
+/* The ends of the packet itself. */
+struct wire {
+	__be32 source;		/* IPv4 */
+	__be32 destination;
+	__be16 source_port;
+	__be16 destination_port;
+	u32 pad;
+};
+_Static_assert(sizeof(struct wire) == 16, "struct wire");
+
 /* Working space of the helper programs, which do not interrupt one another on a CPU. */
 struct work {
 	u64 id;			/* the control connection's */
@@ -66,8 +76,11 @@ struct work {
 	struct watch none;	/* all zero */
 	struct ftp_scan ftp;
 	u64 direction;
+	u64 translated;		/* the control connection is: its tuple may not be the packet's own */
 	u64 at;			/* where the payload stands in the frame */
 	u64 source_at;		/* and the sender's address, in the IP header */
+	u64 ports_at;
+	struct wire wire;
 	u64 length;		/* of the payload as it is on the wire */
 	u64 read;		/* what of it stands here */
 	u8 payload[PAYLOAD_MAX];
@@ -131,27 +144,15 @@ static __always_inline void expect(struct work *work, struct watch *watch, struc
 		*until = now + EXPECT_FOR;
 }
 
-/* A key from one end of a tuple to the other. */
-static __always_inline void directed(struct tuple *key, const struct tuple *tuple, u64 from_hi)
-{
-	*key = *tuple;
-	if (!from_hi)
-		return;
-	for (int i = 0; i < 4; i++) {
-		key->lo_addr[i] = tuple->hi_addr[i];
-		key->hi_addr[i] = tuple->lo_addr[i];
-	}
-	key->lo_port = tuple->hi_port;
-	key->hi_port = tuple->lo_port;
-}
-
-/* The packet in the cpu's memory has started a connection, the last one that this CPU made: was it expected? */
+/* The packet in the cpu's memory has started a connection, the last one that this CPU made: was it expected? Then it begins with the mark
+ * of its control connection, as in nf_conntrack; the rules come after this. */
 static __always_inline void meet_expectation(struct per_cpu *cpu, struct work *work, u64 now)
 {
 	struct tuple *tuple = &cpu->packet.tuple;
 	struct expectation *found;
+	struct conn *conn, *master;
 	struct watch *watch;
-	struct conn *conn;
+	u64 bits;
 
 	directed(&work->key, tuple, cpu->packet.from_hi);
 	if (work->key.protocol == PROTOCOL_TCP || work->key.protocol == PROTOCOL_UDP)
@@ -170,7 +171,14 @@ static __always_inline void meet_expectation(struct per_cpu *cpu, struct work *w
 	if (expectations.delete(&work->key))
 		return;			/* another connection has just used it up */
 	conn->type = work->expectation.type;
-	__sync_fetch_and_or(conn_word(conn), STATUS_BIT(STATUS_EXPECTED));
+	bits = STATUS_EXPECTED;
+	master = connections.lookup(&work->expectation.master);
+	/* Should it be restarted meanwhile: its mark is that of the same two ends. */
+	if (master && master->mark) {
+		conn->mark = master->mark;
+		bits |= master->status & STATUS_MARK_TOLD;
+	}
+	__sync_fetch_and_or(conn_word(conn), STATUS_BIT(bits));
 	if (work->key.variant != GRE_CALL)
 		return;
 	/* Whichever direction of a call comes first: the other one is the same connection. */

@@ -7,8 +7,8 @@
 
 enum { CALLS = 4096 };
 
-/* From `lo` to `hi`, not normalised, hi_port the receiver's call id -> the sender's. Written by the PPTP helper, read when a packet is
- * parsed. Bounded: when it is full, the one that was not used for longest gives way. */
+/* From `lo` to `hi`, not normalised, hi_port the receiver's call id -> the sender's. Written by the PPTP helper and from nf_conntrack's
+ * entries (translate.h), read when a packet is parsed. Bounded: when it is full, the one that was not used for longest gives way. */
 BPF_TABLE("lru_hash", struct tuple, u64, calls, CALLS);
 
 /* What stands in the place of ports: source_port, destination_port, variant. */

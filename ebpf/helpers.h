@@ -30,9 +30,11 @@ static __always_inline bool is_to_be_read(struct per_cpu *cpu, struct work *work
 	*type = conn->type;
 	work->id = conn->id;
 	work->direction = (packet->from_hi ^ status) & STATUS_SWAPPED;
+	work->translated = status & (STATUS_SRCNAT | STATUS_DSTNAT);
 	work->at = packet->transport_at + packet->transport;
 	work->source_at = packet->transport_at - packet->headers + (packet->tuple.family == 4 ?
 		__builtin_offsetof(struct ipv4_header, source) : __builtin_offsetof(struct ipv6_header, source));
+	work->ports_at = packet->transport_at;
 	work->length = packet->payload - packet->transport;
 	work->read = 0;
 	work->last = 0;
@@ -83,6 +85,8 @@ int tc_help(struct __sk_buff *skb)
 			failed |= bpf_skb_load_bytes(skb, space->source_at, source, 4);
 		else
 			failed |= bpf_skb_load_bytes(skb, space->source_at, source, 16);
+		failed |= bpf_skb_load_bytes(skb, space->source_at, &space->wire.source, 8);
+		failed |= bpf_skb_load_bytes(skb, space->ports_at, &space->wire.source_port, 4);
 		space->read = size;
 		if (!failed)
 			read_control(cpu, space, type, source, now);
@@ -133,6 +137,9 @@ int xdp_help(struct xdp_md *xdp)
 			if (i < 4 || cpu->packet.tuple.family == 6)
 				there &= xdp_byte(xdp, *(volatile u64 *)&space->source_at + i, &source[i]);
 		}
+		for (u32 i = 0; i < 12; i++)
+			there &= xdp_byte(xdp, i < 8 ? *(volatile u64 *)&space->source_at + i : *(volatile u64 *)&space->ports_at + i - 8,
+					  (u8 *)&space->wire + i);
 		space->last = last;
 		if (there)
 			read_control(cpu, space, type, source, now);

@@ -185,4 +185,18 @@ static __always_inline u64 sent_by_hi(const struct packet *packet, const struct 
 	return ntoh16((u16)layers->source_port) > ntoh16((u16)layers->destination_port);
 }
 
+/* A tuple's ends in the order of one direction, not normalised. */
+static __always_inline void directed(struct tuple *key, const struct tuple *tuple, u64 from_hi)
+{
+	*key = *tuple;
+	if (!from_hi)
+		return;
+	for (int i = 0; i < 4; i++) {
+		key->lo_addr[i] = tuple->hi_addr[i];
+		key->hi_addr[i] = tuple->lo_addr[i];
+	}
+	key->lo_port = tuple->hi_port;
+	key->hi_port = tuple->lo_port;
+}
+
 #endif

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* PPTP's control connection, as nf_conntrack_pptp reads it: once both ends have agreed on a call, its GRE packets are expected either way,
- * and `calls` says which two call ids make one connection. The client is the PNS, the server the PAC. */
+ * and `calls` says which two call ids make one connection. The client is the PNS, the server the PAC.
+ * Behind NAT nf_nat_pptp gives the client another call id, the port that the control connection has there. What the server says is read as
+ * it comes from the wire, before that is undone: so both are known, and what GRE carries on either side of the translation. */
 #ifndef CTWEB_PPTP_H
 #define CTWEB_PPTP_H
 
@@ -71,40 +73,50 @@ static __always_inline u64 pptp_length(u64 message)
 	return 4;
 }
 
-/* One direction of a call: expected, and its packets know their sender's call id. */
-static __always_inline void pptp_expect(struct per_cpu *cpu, struct work *work, struct watch *watch, u64 from_hi, u64 slot, u64 sender,
-					u64 receiver, u64 now)
+/* One direction of a call, as work->key: its packets know their sender's call id. */
+static __always_inline void pptp_direction(struct work *work, __be32 from, __be32 to, u64 sender, u64 receiver)
 {
 	u64 id = sender;
 
-	directed(&work->key, &cpu->packet.tuple, from_hi);
+	__builtin_memset(&work->key, 0, sizeof(work->key));
+	work->key.lo_addr[0] = from;
+	work->key.hi_addr[0] = to;
 	work->key.protocol = PROTOCOL_GRE;
+	work->key.family = 4;
 	work->key.variant = GRE_CALL;
-	work->key.lo_port = 0;
 	work->key.hi_port = receiver;
 	calls.update(&work->key, &id);
 	work->key.lo_port = sender;
-	expect(work, watch, &cpu->packet.tuple, slot, TYPE_PPTP, now);
 }
 
-/* `pns_hi`: the client is the tuple's `hi`. */
-static __always_inline void pptp_agreed(struct per_cpu *cpu, struct work *work, struct watch *watch, u64 pns_hi, u64 now)
+/* By the server's packet; `pns_hi`: the client is the tuple's `hi`. `translated`: the client's call id on the server's side of NAT. */
+static __always_inline void pptp_agreed(struct per_cpu *cpu, struct work *work, struct watch *watch, u64 pns_hi, u64 translated, u64 now)
 {
+	struct tuple *tuple = &cpu->packet.tuple;
+	__be32 client = pns_hi ? tuple->hi_addr[0] : tuple->lo_addr[0], server = pns_hi ? tuple->lo_addr[0] : tuple->hi_addr[0];
 	u64 pns = watch->pns_call, pac = watch->pac_call;
 
-	pptp_expect(cpu, work, watch, pns_hi, 0, pns, pac, now);
-	pptp_expect(cpu, work, watch, !pns_hi, 1, pac, pns, now);
+	/* Where packets come in they are as their sender has made them; elsewhere, on their way out, they have been through NAT. */
+	pptp_direction(work, work->wire.destination, work->wire.source, translated, pac);
+	pptp_direction(work, server, client, pac, pns);
+	pptp_direction(work, client, server, pns, pac);
+	expect(work, watch, tuple, 0, TYPE_PPTP, now);
+	pptp_direction(work, work->wire.source, work->wire.destination, pac, translated);
+	expect(work, watch, tuple, 1, TYPE_PPTP, now);
 }
 
-/* The call is over: so are its GRE connection and what was expected of it. */
-static __always_inline void pptp_over(struct work *work, struct watch *watch, u64 now)
+/* Is this the client's call id, in what the server says? */
+static __always_inline bool pptp_is_clients(const struct work *work, const struct watch *watch, __be16 call)
 {
-	struct tuple *there = &watch->expected[0];
+	return call == watch->pns_call || (work->translated && call == work->wire.destination_port);
+}
+
+/* A direction of a call that is over: so is the connection that began with it. Both ways of its ends know no sender any more. */
+static __always_inline void pptp_forget(struct work *work, struct tuple *there, u64 now)
+{
 	struct conn *conn;
 	u64 expires;
 
-	if (there->protocol != PROTOCOL_GRE)
-		return;
 	directed(&work->key, there, ntoh32(there->lo_addr[0]) > ntoh32(there->hi_addr[0]));
 	conn = connections.lookup(&work->key);
 	if (conn) {
@@ -114,14 +126,12 @@ static __always_inline void pptp_over(struct work *work, struct watch *watch, u6
 			__sync_val_compare_and_swap(&conn->expires, expires, now);
 	}
 	forget_expectation(work, there);
-	forget_expectation(work, &watch->expected[1]);
-	work->key = *there;
-	work->key.lo_port = 0;
-	calls.delete(&work->key);
-	work->key = watch->expected[1];
-	work->key.lo_port = 0;
-	calls.delete(&work->key);
-	there->protocol = watch->expected[1].protocol = 0;
+	for (u64 from_hi = 0; from_hi < 2; from_hi++) {
+		directed(&work->key, there, from_hi);
+		work->key.lo_port = 0;
+		calls.delete(&work->key);
+	}
+	there->protocol = 0;
 }
 
 static __always_inline void pptp_from_client(struct watch *watch, const struct pptp_control *control, u64 message)
@@ -154,9 +164,9 @@ static __always_inline void pptp_from_client(struct watch *watch, const struct p
 	}
 }
 
-/* True: both ends have agreed on a call. */
+/* True: both ends have agreed on a call; `call` is the client's id, as the server has it. */
 static __always_inline bool pptp_from_server(struct work *work, struct watch *watch, const struct pptp_control *control, u64 message,
-					     u64 now)
+					     u64 *call, u64 now)
 {
 	switch (message) {
 	case PPTP_START_REPLY:
@@ -168,13 +178,14 @@ static __always_inline bool pptp_from_server(struct work *work, struct watch *wa
 			watch->session = control->stop_error == PPTP_OK ? PPTP_NO_SESSION : PPTP_SESSION_ERROR;
 		break;
 	case PPTP_OUT_REPLY:
-		if (watch->session != PPTP_CONFIRMED || watch->pns_call != control->peer ||
+		if (watch->session != PPTP_CONFIRMED || !pptp_is_clients(work, watch, control->peer) ||
 		    (watch->call != PPTP_OUT_REQUESTED && watch->call != PPTP_OUT_CONFIRMED))
 			break;
 		watch->call = control->result == PPTP_OK ? PPTP_OUT_CONFIRMED : PPTP_NO_CALL;
 		if (control->result != PPTP_OK)
 			break;
 		watch->pac_call = control->call;
+		*call = control->peer;
 		return true;
 	case PPTP_IN_REQUEST:
 		if (watch->session != PPTP_CONFIRMED)
@@ -183,14 +194,18 @@ static __always_inline bool pptp_from_server(struct work *work, struct watch *wa
 		watch->pac_call = control->call;
 		break;
 	case PPTP_IN_CONNECT:
-		if (watch->session != PPTP_CONFIRMED || watch->pns_call != control->call ||
+		if (watch->session != PPTP_CONFIRMED || !pptp_is_clients(work, watch, control->call) ||
 		    (watch->call != PPTP_IN_REPLIED && watch->call != PPTP_IN_CONFIRMED))
 			break;
 		watch->call = PPTP_IN_CONFIRMED;
+		*call = control->call;
 		return true;
 	case PPTP_DISCONNECT:
 		watch->call = PPTP_NO_CALL;
-		pptp_over(work, watch, now);
+		for (u64 slot = 0; slot < 2; slot++) {
+			if (watch->expected[slot].protocol == PROTOCOL_GRE)
+				pptp_forget(work, &watch->expected[slot], now);
+		}
 		break;
 	}
 	return false;
@@ -199,7 +214,7 @@ static __always_inline bool pptp_from_server(struct work *work, struct watch *wa
 static __always_inline void pptp_packet(struct per_cpu *cpu, struct work *work, struct watch *watch, u64 now)
 {
 	struct pptp_control *control = (void *)work->payload;
-	u64 message = ntoh16(control->message);
+	u64 message = ntoh16(control->message), call = 0;
 
 	/* No further than the buffer: the longest message fits. */
 	if (work->length < PPTP_HEADER || ntoh16(control->type) != PPTP_CONTROL || control->cookie != hton32(PPTP_COOKIE) ||
@@ -207,8 +222,8 @@ static __always_inline void pptp_packet(struct per_cpu *cpu, struct work *work, 
 		return;
 	if (work->direction == ORIGINAL)
 		pptp_from_client(watch, control, message);
-	else if (pptp_from_server(work, watch, control, message, now))
-		pptp_agreed(cpu, work, watch, !cpu->packet.from_hi, now);
+	else if (pptp_from_server(work, watch, control, message, &call, now))
+		pptp_agreed(cpu, work, watch, !cpu->packet.from_hi, call, now);
 }
 
 #endif

@@ -83,7 +83,7 @@ static __always_inline void mark_new(u32 ifindex)
 	}
 	u32 src_port = ntoh16(from_hi ? tuple.hi_port : tuple.lo_port);
 	u32 dst_port = ntoh16(from_hi ? tuple.lo_port : tuple.hi_port);
-	u32 mark = 0;
+	u32 mark = 0, matches = 0;
 
 	for (u32 i = 0; i < RULES_MAX; i++) {
 		const struct rule *rule = &list->rule[i];
@@ -97,11 +97,12 @@ static __always_inline void mark_new(u32 ifindex)
 			outside(src_port, rule->src_first, rule->src_last) | outside(dst_port, rule->dst_first, rule->dst_last);
 		if (!miss) {
 			mark = rule->mark;
+			matches = 1;
 			break;
 		}
 	}
 	/* Should the entry be restarted meanwhile, its new connection gets the mark of the same two ends until its own rules are done. */
-	if (mark)
+	if (matches)		/* no mark, too: an expected connection has its control connection's until here */
 		conn->mark = mark;
 }
 

@@ -128,11 +128,29 @@ static __always_inline bool same(const struct tuple *a, const struct tuple *b)
 	return !((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3]) | (x[4] ^ y[4]));
 }
 
+/* Which two call ids make one connection, for packets either way between these ends: nf_conntrack knows calls that began before we did. */
+static __always_inline void learn_call(const struct tuple *ends)
+{
+	for (u64 from_hi = 0; from_hi < 2; from_hi++) {
+		struct tuple key;
+		u64 sender;
+
+		directed(&key, ends, from_hi);
+		sender = key.lo_port;
+		key.lo_port = 0;
+		calls.update(&key, &sender);
+	}
+}
+
 static __always_inline void learn(struct nat_item *item, u64 now, struct per_cpu *cpu)
 {
 	struct conn *conn = living(&item->original, now);
 	u64 bits;
 
+	if (item->original.variant == GRE_CALL) {
+		learn_call(&item->original);
+		learn_call(&item->reply);
+	}
 	if (item->bits & (STATUS_SRCNAT | STATUS_DSTNAT)) {
 		struct translation new = {
 			.tuple = item->original, .id = conn ? conn->id : 0, .standing = item->standing, .flip = item->flip,
@@ -153,7 +171,8 @@ static __always_inline void learn(struct nat_item *item, u64 now, struct per_cpu
 	bits = item->bits & ~NAT_HAS_MARK;
 	if ((conn->status & bits) != bits)
 		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(bits));
-	if (item->bits & NAT_HAS_MARK)
+	/* No mark there is no word about what a rule of ours has given. */
+	if (item->bits & NAT_HAS_MARK && (item->mark || conn->status & STATUS_MARK_TOLD))
 		conn->mark = item->mark;
 	if (item->type)
 		conn->type = item->type;

@@ -38,6 +38,7 @@ enum status {
 	STATUS_SRCNAT = 1 << 6,
 	STATUS_DSTNAT = 1 << 7,
 	STATUS_HELPER = 1 << 8,		/* watched by a helper: one of ours (helpers.h), or nf_conntrack's */
+	STATUS_MARK_TOLD = 1 << 9,	/* nf_conntrack has marked it: there the mark may also be taken away again */
 };
 
 /* In the order of nf_conntrack's enum tcp_conntrack, so that the transition table reads the same. */

@@ -26,6 +26,7 @@ from ctweb.datapath.ctnetlink import (
     GROUPS,
     NETLINK_NETFILTER,
     NEW,
+    Ends,
     Entry,
     Malformed,
     done,
@@ -35,7 +36,7 @@ from ctweb.datapath.ctnetlink import (
     messages,
     parse,
 )
-from ctweb.datapath.translations import PAIR, TUPLE, Translations, item
+from ctweb.datapath.translations import PAIR, TUPLE, Translations, item, type_of
 from ctweb.table.marks import MarkNames
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,7 @@ _LOOK = 1.0  # seconds between looks for what has no event
 _DUMP_EVERY = 60.0  # seconds, at least
 _DUMP_SHARE = 0.01  # of the time at most goes into dumps that nothing asked for
 _WAITING = 16_384  # entries kept whose connection is not in the table yet
+_MASTERS = 16_384  # connections with a helper that are remembered for what they expect
 _OTHER_MARKS = 10_000  # marks without a name that are shown as their number; more of them share one name
 
 _SO_ATTACH_FILTER = 26
@@ -72,8 +74,10 @@ class Conntrack:
         self._datapath = datapath
         self._translations = Translations(datapath)
         self._marks = marks
-        self._names = {number: name for name, number in names.items()}
-        self._numbers: dict[int, int] = {}  # nf_conntrack's mark -> its number in the table
+        self._naming = _Naming(marks, names)
+        self._dumped_with = self._naming  # the names that the newest dump was begun with
+        # Of what a helper watches, by its original direction: connection-type, and the newest dump when it was told.
+        self._types: dict[Ends, tuple[int, int]] = {}
         self._receive_buffer = receive_buffer
         self._quit = os.eventfd(0)
         self._thread = threading.Thread(target=self._run, name="conntrack", daemon=True)
@@ -94,6 +98,10 @@ class Conntrack:
         """Totals since the start; `conntrack-lag-ms`: how far the table may be behind nf_conntrack; and who waits."""
         lag = time.monotonic() - self._drained if self._behind else 0.0
         return self._counts | {"conntrack-lag-ms": round(lag * 1000), "conntrack-waiting": len(self._waiting)}
+
+    def rename(self, names: Mapping[str, int]) -> None:
+        """Other names for mark numbers, also of the marks that are there: by the next turn of the thread."""
+        self._naming = _Naming(self._marks, names)
 
     def start(self) -> None:
         """From here on. Where nf_conntrack is there, its translations are expected once this returns."""
@@ -140,7 +148,7 @@ class Conntrack:
             self._events = _listen(self._receive_buffer)
             self._lost = True
         self._read_events()
-        if self._lost or time.monotonic() >= self._next_dump:
+        if self._lost or self._naming is not self._dumped_with or time.monotonic() >= self._next_dump:
             self._take_dump()
         elif self._waiting and not self._behind:
             self._learn([])
@@ -176,15 +184,21 @@ class Conntrack:
         """Put these into the table. An entry's last word counts; who has come and gone is learned all the same."""
         news: dict[bytes, bytes] = {}
         gone: dict[bytes, bytes] = {}
+        unmarked: dict[bytes, bytes] = {}
+        naming = self._naming
         for entry in entries:
-            made = item(entry, self._mark(entry), self._dump)
+            made = item(entry, naming.number(entry.mark), self._dump, self._type(entry))
             key = made[:PAIR]
             if entry.gone:
                 gone[key] = made
-            else:
+            elif entry.says_something:
                 news[key] = made
                 gone.pop(key, None)
+            else:
+                unmarked[key] = made
         self._learn(news.values())
+        # Its mark may have been taken away while events were lost. Without a connection there is nothing to wait for.
+        self._translations.learn([made for key, made in unmarked.items() if key not in news])
         if gone:
             for key in gone:
                 if self._waiting.get(key[:TUPLE], b"")[:PAIR] == key:
@@ -201,17 +215,16 @@ class Conntrack:
             if connection:
                 del self._waiting[made[:TUPLE]]
 
-    def _mark(self, entry: Entry) -> int | None:
-        """The number in the table of an entry's mark."""
-        if not entry.mark:
-            return entry.mark
-        number = self._numbers.get(entry.mark)
-        if number is None:
-            name = self._names.get(entry.mark)
-            if name is None:
-                name = str(entry.mark) if len(self._numbers) < _OTHER_MARKS else "other"
-            number = self._numbers[entry.mark] = self._marks.number(name)
-        return number
+    def _type(self, entry: Entry) -> int:
+        """The connection-type of what a helper watches, or of what such a connection expected; 0: none."""
+        if not entry.helper:
+            return self._types.get(entry.master, (0, 0))[0] if entry.master else 0
+        kind = type_of(entry.helper)
+        if entry.gone:
+            self._types.pop(entry.original, None)
+        elif kind and (entry.original in self._types or len(self._types) < _MASTERS):
+            self._types[entry.original] = kind, self._dump
+        return kind
 
     def _entry(self, data: bytes, start: int, end: int) -> Entry | None:
         """The entry that stands there, if it is of interest. A message that does not parse is counted, and None."""
@@ -229,6 +242,7 @@ class Conntrack:
         """Read nf_conntrack's whole table, and between its parts the events that come meanwhile."""
         began = time.monotonic()
         self._lost = False
+        self._dumped_with = self._naming
         self._dump += 1
         complete = True
         with closing(_socket()) as netlink:
@@ -249,9 +263,34 @@ class Conntrack:
                     return
         if complete:
             self._translations.forget_older(self._dump)
+            self._types = {ends: told for ends, told in self._types.items() if told[1] == self._dump}
         self._counts["conntrack-dumps"] += 1
         ended_at = time.monotonic()
         self._next_dump = ended_at + max(_DUMP_EVERY, (ended_at - began) / _DUMP_SHARE)
+
+
+class _Naming:
+    """What nf_conntrack's marks are called. For the thread alone.
+
+    names: mark numbers by name, from the configuration.
+    """
+
+    def __init__(self, marks: MarkNames, names: Mapping[str, int]) -> None:
+        self._marks = marks
+        self._names = {number: name for name, number in names.items()}
+        self._numbers: dict[int, int] = {}  # nf_conntrack's mark -> its number in the table
+
+    def number(self, mark: int | None) -> int | None:
+        """The number in the table of nf_conntrack's mark."""
+        if not mark:
+            return mark
+        number = self._numbers.get(mark)
+        if number is None:
+            name = self._names.get(mark)
+            if name is None:
+                name = str(mark) if len(self._numbers) < _OTHER_MARKS else "other"
+            number = self._numbers[mark] = self._marks.number(name)
+        return number
 
 
 def _socket() -> socket.socket:

@@ -24,7 +24,7 @@ _REQUEST_DUMP = 0x001 | 0x300
 _INTERRUPTED = 0x10  # NLM_F_DUMP_INTR
 _CREATED = 0x400  # NLM_F_CREATE: of a NEW message, an UPDATE has none
 
-_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _HELP, _MARK = 1, 2, 3, 5, 8  # enum ctattr_type
+_TUPLE_ORIG, _TUPLE_REPLY, _STATUS, _HELP, _MARK, _TUPLE_MASTER = 1, 2, 3, 5, 8, 14  # enum ctattr_type
 _TUPLE_IP, _TUPLE_PROTO = 1, 2
 _V4_SRC, _V4_DST, _V6_SRC, _V6_DST = 1, 2, 3, 4
 _NUM, _SRC_PORT, _DST_PORT = 1, 2, 3
@@ -47,7 +47,10 @@ class Malformed(ValueError):
 
 
 class Ends(NamedTuple):
-    """One direction's tuple, all in network order. ICMP: `source_port` is the id, `destination_port` type and code."""
+    """One direction's tuple, all in network order.
+
+    ICMP: `source_port` is the id, `destination_port` type and code. GRE: call ids of PPTP, otherwise 0.
+    """
 
     source: bytes  # 4 or 16
     destination: bytes
@@ -65,6 +68,12 @@ class Entry(NamedTuple):
     status: int  # IPS_*
     mark: int | None  # None: not told, which is to say none or as before
     helper: str  # its name, "" without one
+    master: Ends | None = None  # the original direction of the connection that expected it
+
+    @property
+    def says_something(self) -> bool:
+        """Whether it is more than an entry without a mark, which is all that a dump tells of most."""
+        return bool(self.mark or self.status & INTERESTING)
 
 
 def dump_request(sequence: int) -> bytes:
@@ -96,7 +105,7 @@ def parse(data: bytes, start: int, end: int) -> Entry | None:
     mark: int | None = None
     helper = ""
     has_helper = False
-    original = reply = None
+    original = reply = master = None
     at = start + _BODY
     while end - at >= 4:
         length, kind = _ATTRIBUTE.unpack_from(data, at)
@@ -108,6 +117,8 @@ def parse(data: bytes, start: int, end: int) -> Entry | None:
             original = (at + 4, stop)
         elif kind == _TUPLE_REPLY:
             reply = (at + 4, stop)
+        elif kind == _TUPLE_MASTER:
+            master = (at + 4, stop)
         elif kind == _STATUS:
             status = _u32(data, at, length)
         elif kind == _MARK:
@@ -122,7 +133,8 @@ def parse(data: bytes, start: int, end: int) -> Entry | None:
     status = status | STATUS_HELPER if has_helper else status & ~STATUS_HELPER
     if not status & INTERESTING and mark is None:
         return None
-    return Entry(gone, _ends(data, *original), _ends(data, *reply), status, mark, helper)
+    expected_by = _ends(data, *master) if master else None
+    return Entry(gone, _ends(data, *original), _ends(data, *reply), status, mark, helper, expected_by)
 
 
 def done(data: bytes, kind: int, start: int) -> bool:

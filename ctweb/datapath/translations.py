@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.ctnetlink import STATUS_EXPECTED, STATUS_HELPER, Ends, Entry
 from ctweb.datapath.maps import Batches
-from ctweb.table.names import ICMP, ICMPV6, WITH_PORTS, Status
+from ctweb.table.names import CONNECTION_TYPE_NUMBERS, GRE, GRE_CALL, ICMP, ICMPV6, WITH_PORTS, Status
 from ctweb.table.translated import Translated
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ _SIZE = PAIR + _ITEM.size
 _ID = struct.Struct("=Q")
 _ICMP = (ICMP, ICMPV6)
 _HAS_MARK = 1 << 30  # NAT_HAS_MARK
+_NO_PORTS = (b"\0\0", b"\0\0")
+_H323 = ("Q.931", "H.245", "RAS")  # its helpers
 TIDY_AT_ONCE = 8_192  # a sweep spends no more than some 10 ms on it
 
 
@@ -34,12 +36,14 @@ def normalised(ends: Ends) -> tuple[bytes, int]:
     """A `struct tuple`, and whether these ends go from its `hi`: ebpf/types.h and parse.h say how."""
     source, destination, protocol, source_port, destination_port = ends
     family = 4 if len(source) == 4 else 6
-    rest = bytes((protocol, family, 0, 0))
+    # nf_conntrack knows GRE's call ids alone; other GRE it knows by addresses.
+    is_call = protocol == GRE and (source_port, destination_port) != _NO_PORTS
+    rest = bytes((protocol, family, GRE_CALL if is_call else 0, 0))
     lo, hi = source.ljust(16, b"\0"), destination.ljust(16, b"\0")
     if protocol in _ICMP:
         return lo + hi + source_port + destination_port + rest, 0
-    if protocol not in WITH_PORTS:
-        source_port = destination_port = b"\0\0"
+    if protocol not in WITH_PORTS and not is_call:
+        source_port, destination_port = _NO_PORTS
     if (lo, source_port) > (hi, destination_port):
         return hi + lo + destination_port + source_port + rest, 1
     return lo + hi + source_port + destination_port + rest, 0
@@ -52,10 +56,19 @@ def _translated(original: Ends, reply: Ends) -> Ends:
     return Ends(reply.destination, reply.source, reply.protocol, reply.destination_port, reply.source_port)
 
 
-def item(entry: Entry, mark: int | None, standing: int) -> bytes:
+def type_of(helper: str) -> int:
+    """The connection-type of what this helper of nf_conntrack watches, 0: RouterOS has none.
+
+    The kernel names a helper after its protocol, and the port if that is not the usual one: `ftp`, `ftp-2121`.
+    """
+    return CONNECTION_TYPE_NUMBERS.get("h323" if helper in _H323 else helper.split("-")[0], 0)
+
+
+def item(entry: Entry, mark: int | None, standing: int, kind: int = 0) -> bytes:
     """An entry as a `struct nat_item`.
 
-    mark: number of the connection mark in the table, None: leave it.
+    mark: number of the connection mark in the table, None: leave it; 0 takes away what nf_conntrack gave.
+    kind: connection-type, 0: leave it.
     standing: number of the newest dump, which this is no older than.
     """
     original, from_hi = normalised(entry.original)
@@ -72,7 +85,9 @@ def item(entry: Entry, mark: int | None, standing: int) -> bytes:
         bits |= Status.HELPER
     if mark is not None:
         bits |= _HAS_MARK
-    return original + reply + _ITEM.pack(0, bits, mark or 0, standing, 0, from_hi, from_hi ^ reply_from_hi)
+    if mark:
+        bits |= Status.MARK_TOLD
+    return original + reply + _ITEM.pack(0, bits, mark or 0, standing, kind, from_hi, from_hi ^ reply_from_hi)
 
 
 class Translations:

@@ -22,6 +22,7 @@ class Status(IntFlag):
     SRCNAT = 1 << 6
     DSTNAT = 1 << 7
     HELPER = 1 << 8
+    MARK_TOLD = 1 << 9
 
 
 @dataclass(frozen=True)

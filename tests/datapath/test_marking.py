@@ -7,6 +7,7 @@ from ipaddress import ip_address, ip_network
 
 import numpy as np
 import pytest
+from control import Control, data, forget_all, is_expected
 from crafted import ICMP, SERVER, SYN, TCP, UDP, ethernet, icmp, ipv4, tcp_frame, udp_frame
 
 from ctweb.rules import LARGEST, pack, parse_rules
@@ -98,6 +99,30 @@ def test_the_first_match_wins_and_no_mark_exempts(enforce, mark):
         {"src-address": "10.1.3.0/24", "new-connection-mark": "too-late"},
     )
     assert [mark(packet(f"10.{host}")) for host in ("1.2.3", "1.3.3", "9.9.9")] == ["", "narrow", "wide"]
+
+
+@pytest.mark.parametrize(
+    ("rule", "mark"),
+    [
+        ({"protocol": "icmp", "new-connection-mark": "another"}, "control"),
+        ({"protocol": "tcp", "dst-port": 20_000, "new-connection-mark": "data"}, "data"),
+        ({"protocol": "tcp", "dst-port": 20_000, "new-connection-mark": "no-mark"}, ""),
+    ],
+)
+def test_an_expected_connection_has_the_mark_of_its_control_connection_unless_a_rule_matches(
+    enforce, marks, table, rule, mark
+):
+    """As in nf_conntrack, where the rules come after that too."""
+    enforce({"protocol": "tcp", "dst-port": 21, "new-connection-mark": "control"}, rule)
+    forget_all(table)
+    control = Control(table).greet()
+    control.server_says(f"227 here ({control.server.replace('.', ',')},78,32)\r\n".encode())
+    conn = data(table, control.client, control.server, 20_000)
+    assert is_expected(table, conn)
+    (now,) = (each for _, each in table.live() if each["id"] == conn["id"])
+    assert marks.names[now["mark"]] == mark
+    other = data(table, control.client, control.server, 20_001)
+    assert marks.names[other["mark"]] == ""
 
 
 def test_as_many_rules_as_there_is_room_for(enforce, mark):

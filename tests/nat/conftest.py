@@ -42,11 +42,22 @@ table inet nat {
     ct helper ftp-control {
         type "ftp" protocol tcp;
     }
+    ct helper sip-control {
+        type "sip" protocol udp;
+    }
     chain helpers {
         type filter hook prerouting priority filter
-        tcp dport 21 ct helper set "ftp-control"
+        tcp dport { 21, 2121 } ct helper set "ftp-control"
+        udp dport 5070 ct helper set "sip-control"
     }
 }
+"""
+RULE = """
+[[rule]]
+protocol = "udp"
+dst-port = 6005
+action = "mark-connection"
+new-connection-mark = "by a rule"
 """
 MARKS = '[marks]\nvoip = 0x10\n"bulk data" = 32\n'
 
@@ -84,7 +95,7 @@ def lab(hook: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
         router.sysctl(netfilter_nf_conntrack_acct=1)
         router.run("nft", "-f", "-", input=RULES)
         router.ip(f"route add {NOWHERE[4]} via 10.9.2.2", f"route add {NOWHERE[6]} via fd09:2::2")
-        ctweb = Tracked(router, tmp_path_factory.mktemp(hook), "--hook", hook, config=MARKS + CONFIG)
+        ctweb = Tracked(router, tmp_path_factory.mktemp(hook), "--hook", hook, config=MARKS + CONFIG + RULE)
         yield Lab(client, router, server, ctweb)
         ctweb.check_conservation()
         assert ctweb.end() == 0, ctweb.log.read_text()

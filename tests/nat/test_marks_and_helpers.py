@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import socket
 
+import pytest
 from lab.network import IPV4, Ends, wait_for
 
 from nat.conftest import Lab
@@ -43,8 +45,40 @@ def test_a_mark_that_is_taken_away_goes(lab: Lab):
         wait_for("no mark", lambda: "connection-mark" not in lab.ctweb.row(**row))
 
 
-def test_a_helper_and_the_connection_that_it_expects(lab: Lab):
-    """An FTP server says where it listens for data; who comes there was expected."""
+def test_other_names_after_a_reload(lab: Lab):
+    """SIGHUP: the marks that are there are called otherwise; a rule's are left alone."""
+    file = lab.ctweb.options[1]
+    with bound(lab, IPV4) as near:
+        rows = [send(lab, IPV4, near, port) | {"dst_port": str(port)} for port in (6001, 6002, 6005)]
+
+        def marked(*names: str) -> None:
+            def shown() -> list[str]:
+                return [lab.ctweb.row(**row).get("connection-mark", "") for row in rows]
+
+            wait_for(f"marks {names}", lambda: shown() == list(names), shown)
+
+        marked("voip", "4711", "by a rule")
+        before = file.read_text()
+        for text, names in (
+            (before.replace("voip", "telephony").replace("32", "4711"), ("telephony", "bulk data", "by a rule")),
+            (before, ("voip", "4711", "by a rule")),
+        ):
+            file.write_text(text)
+            lab.ctweb.process.send_signal(signal.SIGHUP)
+            marked(*names)
+    assert 'reloaded: marks: telephony=16, bulk data=4711\n' in lab.ctweb.log.read_text()
+
+
+def test_what_a_helper_of_nf_conntrack_watches_has_its_type(lab: Lab, ends: Ends):
+    """On a port that says nothing; here of a protocol that only nf_conntrack has a helper for."""
+    with bound(lab, ends) as near:
+        row = send(lab, ends, near, 5070)
+        wait_for("the type", lambda: lab.ctweb.rows(connection_type="sip", uses_helper="true", **row))
+
+
+@pytest.mark.parametrize("port", [21, 2121])
+def test_a_helper_and_the_connection_that_it_expects(lab: Lab, port: int):
+    """An FTP server says where it listens for data; who comes there was expected. On another port than FTP's, too."""
     ends = IPV4
     with (
         lab.server.socket(ends.family, socket.SOCK_STREAM) as control,
@@ -52,11 +86,11 @@ def test_a_helper_and_the_connection_that_it_expects(lab: Lab):
         lab.client.socket(ends.family, socket.SOCK_STREAM) as near,
         lab.client.socket(ends.family, socket.SOCK_STREAM) as near_data,
     ):
-        control.bind((ends.server, 21))
+        control.bind((ends.server, port))
         data.bind((ends.server, 0))
         control.listen()
         data.listen()
-        near.connect((ends.server, 21))
+        near.connect((ends.server, port))
         far, _ = control.accept()
         with far:
             high, low = divmod(data.getsockname()[1], 256)
@@ -69,7 +103,8 @@ def test_a_helper_and_the_connection_that_it_expects(lab: Lab):
             assert b"227" in near.recv(100)
             near_data.connect(data.getsockname())
             source = ends.shown(ends.client, near_data.getsockname()[1])
-            wait_for("expected", lambda: lab.ctweb.rows(src_address=source, expected="true", srcnat="true"))
+            data_row = {"src_address": source, "expected": "true", "srcnat": "true", "connection_type": "ftp"}
+            wait_for("expected", lambda: lab.ctweb.rows(**data_row), lambda: lab.ctweb.rows(src_address=source))
             control_row = lab.ctweb.row(src_address=ends.shown(ends.client, near.getsockname()[1]))
-            assert control_row["uses-helper"] == "true"
+            assert (control_row["uses-helper"], control_row["connection-type"]) == ("true", "ftp")
             assert lab.ctweb.row(src_address=source)["uses-helper"] == "false"

@@ -139,13 +139,17 @@ def test_an_older_dump_is_forgotten(datapath):
     assert len(translations.read()) == 0
 
 
-def test_a_mark_is_left_alone_unless_it_is_told(datapath):
-    """A rule may have set it."""
+def test_a_rules_mark_is_left_alone_unless_another_is_told(datapath):
+    """nf_conntrack lists every entry that has no mark with a mark of 0: that is no word about ours."""
     reset(datapath)
     put(datapath, 1, first=1, mark=7)
     translations = Translations(datapath)
     translations.learn([item(ENTRY, None, 1)])
     assert live(datapath).mark.tolist() == [7]
+    translations.learn([item(ENTRY, 0, 1)])
+    assert live(datapath).mark.tolist() == [7]
+    translations.learn([item(ENTRY, 8, 1)])
+    assert live(datapath).mark.tolist() == [8]
     translations.learn([item(ENTRY, 0, 1)])
     assert live(datapath).mark.tolist() == [0]
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import ctypes
 import io
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +12,11 @@ import pytest
 from ctweb.capture import Capture, open_source
 from ctweb.datapath.build import BuildOptions, compile_datapath
 from ctweb.datapath.ended import EndedLog
-from ctweb.replay import Replayed, play, remarks, selected, write_json
+from ctweb.replay import Replayed, play, put_rules, remarks, selected, write_json
+from ctweb.rules import parse_rules
 from ctweb.settings import Tracking, parse_changes
 from ctweb.table.filter_language import parse
+from ctweb.table.marks import MarkNames
 
 
 @dataclass(frozen=True)
@@ -41,9 +44,11 @@ def compiled():
 
 @pytest.fixture
 def replayed(compiled, tmp_path: Path):
-    """Replay the bytes of a capture with these settings."""
+    """Replay the bytes of a capture with these settings and rules."""
 
-    def replay_of(capture: bytes, *, ended: bool = False, where: str = "", **changes: str) -> Outcome:
+    def replay_of(
+        capture: bytes, *, ended: bool = False, where: str = "", rules: Sequence[object] = (), **changes: str
+    ) -> Outcome:
         compiled.connections.clear()
         shared = compiled.shared  # how many connections there are, and the ring of new ones
         shared[shared.Key(0)] = shared.Leaf()
@@ -52,12 +57,14 @@ def replayed(compiled, tmp_path: Path):
         compiled.counters[compiled.counters.Key(0)] = of_cpus
         changes = {name.replace("_", "-"): value for name, value in changes.items()}
         compiled.apply(parse_changes(Tracking(), changes))
+        marks = MarkNames()
+        put_rules(parse_rules(list(rules)), compiled, marks)
         path = tmp_path / "capture"
         path.write_bytes(capture)
         log = EndedLog()
         out = io.StringIO()
         with open_source(str(path)) as source:
-            played = play(Capture(source), compiled, log)
+            played = play(Capture(source), compiled, log, marks)
         write_json(selected(played, log if ended else None, parse(where)), out)
         outcome = Outcome(json.loads(out.getvalue()), list(remarks(played, log)), played)
         log.close()

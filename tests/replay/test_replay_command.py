@@ -66,6 +66,29 @@ class TestCommand:
         rows, _ = ctweb_shows("--config", path, "-", given=pcap(packets))
         assert sorted(row["timeout"] for row in rows) == ["1m", "2m"]
 
+    def test_the_configurations_rules(self, ctweb_shows, tmp_path):
+        """The first that matches decides, for what has ended too; one for an interface never does, and that is said."""
+        path = tmp_path / "ctweb.toml"
+        names = ("no such interface", "questions", "anything")
+        for words, name in zip(('in-interface = "lan"', 'protocol = "udp"\ndst-port = 53', ""), names, strict=True):
+            mark = f'action = "mark-connection"\nnew-connection-mark = "{name}"\n'
+            path.write_text((path.read_text() if path.exists() else "") + f"[[rule]]\n{words}\n{mark}")
+        packets = [
+            at(0, udp("10.0.0.1", 1, "10.0.0.2", 53)),
+            at(60, udp("2001:db8::1", 1, "2001:db8::2", 53)),
+            at(60, udp("10.0.0.3", 3, "10.0.0.4", 4)),
+        ]
+        rows, said = ctweb_shows("--config", path, "--ended", "-", given=pcap(packets))
+        assert {row["src-address"]: row["connection-mark"] for row in rows} == {
+            "10.0.0.1:1": "questions", "[2001:db8::1]:1": "questions", "10.0.0.3:3": "anything",
+        }  # fmt: skip
+        assert said == (
+            "ctweb: standard input: rule 1 matches no packet: "
+            "a capture does not tell through which interface a packet came in\n"
+        )
+        rows, _ = ctweb_shows("--config", path, "-", "mark:anything", given=pcap(packets))
+        assert [row["src-address"] for row in rows] == ["10.0.0.3:3"]
+
     def test_a_capture_cut_off_shows_what_came_before(self, ctweb_shows):
         whole = pcap(office())
         rows, said = ctweb_shows("-", given=whole[:-1])
