@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 from control import Control, data, expected, forget_all, is_expected, kind
 from crafted import CLIENT, CLIENT6, SERVER, SERVER6, address, udp_frame
+from ftp_words import ODD, RIGHT, WRONG, filled
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
@@ -193,3 +194,15 @@ def test_anything_goes_through_and_what_it_makes_is_the_senders_own(table, ends,
     assert {host for host, _ in found} <= {address(ends[from_server]).ljust(16, b"\0").hex()}
     assert all(port for _, port in found)
     table.check_conservation()
+
+
+@pytest.mark.parametrize("who", RIGHT)
+def test_words_right_odd_and_wrong(table, who):
+    """Those that tests/parity says to nf_conntrack too."""
+    ends = V6 if "IPv6" in who else V4
+    by_server = who.startswith("server")
+    for words in RIGHT[who] + ODD[who] + WRONG[who]:
+        forget_all(table)
+        table.clear()
+        says(Control(table, *ends).greet(), who.split(",")[0], filled(words, *ends[::-1 if by_server else 1], 20_000))
+        assert [port for _, port in expected(table)] == [20_000] * (words in RIGHT[who]), words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from lab.traffic import bulk
 
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
 from ctweb.datapath.conntrack import Conntrack
+from ctweb.datapath.ctnetlink import DELETE, GROUPS, NETLINK_NETFILTER, NEW
 from ctweb.datapath.follow import Interfaces
 from ctweb.settings import Tracking
 from ctweb.table.facts import facts_of
@@ -101,6 +103,38 @@ def test_many_new_connections_are_kept_up_with(machines, datapath, tmp_path):
         wait_for("no lag is left", lambda: tracker.sweep().counters["conntrack-lag-ms"] == 0)
         assert tracker.snapshot.counters["conntrack-malformed"] == 0
         assert tracker.snapshot.counters["conntrack-failures"] == 0
+
+
+def event_sockets() -> list[int]:
+    """Netlink addresses of the sockets that listen to nf_conntrack's events in this namespace."""
+    lines = [line.split() for line in Path("/proc/thread-self/net/netlink").read_text().splitlines()[1:]]
+    return [int(words[2]) for words in lines if int(words[1]) == NETLINK_NETFILTER and int(words[3], 16) == GROUPS]
+
+
+def test_messages_that_do_not_parse_are_counted_and_skipped(machines, datapath, tmp_path):
+    """Sent to the socket on which events come: cut short, with lengths that lie, saying too little."""
+    client, router, _ = machines
+    router.run("nft", "-f", "-", input=RULES)
+    body = struct.pack("=BBH", socket.AF_INET, 0, 0)
+    bad = [
+        b"\1" * 15,  # not even a header
+        struct.pack("=IHHII", 100, NEW, 0x600, 0, 0) + body,  # longer than it is
+        struct.pack("=IHHII", 18, NEW, 0x600, 0, 0) + body,  # ends within its own header
+        struct.pack("=IHHII", 20, NEW, 0x600, 0, 0) + body,  # tells of no tuple
+        struct.pack("=IHHIIBBHHH", 24, NEW, 0x600, 0, 0, socket.AF_INET, 0, 0, 200, 1),  # attribute too long
+        struct.pack("=IHHIIBBHHHI", 28, DELETE, 0, 0, 0, socket.AF_INET, 0, 0, 3, 3, 0),  # attribute too short
+    ]
+    with following(datapath, router, tmp_path) as tracker:
+        wait_for("it has read the table", lambda: tracker.sweep().counters["conntrack-dumps"])
+        with router.entered(), socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER) as sender:
+            (there,) = event_sockets()
+            for message in bad:
+                sender.sendto(message, (there, 0))
+        datagrams(client, IPV4.server, range(20_000, 20_010))
+        wait_for("all that came then is translated", lambda: translated(tracker, IPV4.server) == 10)
+        wait_for("all are counted", lambda: tracker.sweep().counters["conntrack-malformed"] == len(bad))
+        counters = tracker.snapshot.counters
+        assert (counters["conntrack-failures"], counters["conntrack-overruns"]) == (0, 0)
 
 
 def test_translations_go_with_their_connections(machines, datapath, tmp_path):

@@ -22,6 +22,8 @@ from lab.traffic import watch_with_conntrack
 
 from parity.tables import Connection, of_ctweb, of_the_kernel, same, side_by_side
 
+Expected = tuple[tuple[str, ...], str]  # original direction and, of PPTP, the call id
+
 MAC = bytes.fromhex("02c700000001")  # of both of the router's interfaces
 GHOST = "02:c7:00:00:00:02"
 HOSTS = range(10, 60)
@@ -74,6 +76,15 @@ class Parity:
             f"one of {but} does not differ any more:\n{side_by_side(*read)}"
         )
         return sorted(read[0]) + (sorted(read[1]) if but else [])
+
+    def expected(self, path: Ends) -> tuple[set[Expected], set[Expected]]:
+        """What of this path's ends is expected, to nf_conntrack and to ctweb, after all that was sent."""
+        self._wait_for_what_was_sent()
+        kind, tree = ("ipv6", "ipv6") if path.family is socket.AF_INET6 else ("ipv4", "ip")
+        listed = self.router.run("conntrack", "-L", "-o", "extended", "-f", kind, "-u", "EXPECTED").splitlines()
+        rows = self.ctweb.get(f"/rest/{tree}/firewall/connection?expected=true")
+        kernel, ours = map(of_the_kernel, listed), map(of_ctweb, rows)  # type: ignore[arg-type]
+        return tuple({(c.original, c.call) for c in one if path.client in c.addresses} for one in (kernel, ours))  # type: ignore[return-value]
 
     def counters(self) -> dict[str, int]:
         """What ctweb has counted, as of its last look at its table."""

@@ -35,6 +35,7 @@ class Connection:
     dstnat: bool
     mark: str
     helper: bool
+    call: str  # of PPTP: the call id of the original direction's destination
 
     @property
     def addresses(self) -> set[str]:
@@ -62,15 +63,16 @@ def of_the_kernel(line: str) -> Connection:
         _STATES[words[5]] if protocol == TCP else "",
         "[UNREPLIED]" not in words,
         "[ASSURED]" in words,
-        _without_ports(reply, "dst", "dport") != _without_ports(original, "src", "sport"),
-        _without_ports(reply, "src", "sport") != _without_ports(original, "dst", "dport"),
+        _end(reply, "dst", "dport", "dstkey") != _end(original, "src", "sport", "srckey"),
+        _end(reply, "src", "sport", "srckey") != _end(original, "dst", "dport", "dstkey"),
         MARKS.get(original["mark"], original["mark"]),
         "helper" in original,
+        "" if original.get("dstkey", "0x0") == "0x0" else str(int(original["dstkey"], 16)),
     )
 
 
-def _without_ports(one: dict[str, str], host: str, port: str) -> tuple[str, str | None]:
-    return one[host], one.get(port)
+def _end(one: dict[str, str], host: str, port: str, call: str) -> tuple[str, str | None, str | None]:
+    return one[host], one.get(port), one.get(call)
 
 
 def of_ctweb(row: Row) -> Connection:
@@ -90,6 +92,7 @@ def of_ctweb(row: Row) -> Connection:
         row["dstnat"] == "true",
         row.get("connection-mark", ""),
         row["uses-helper"] == "true",
+        row["gre-key"] if row.get("gre-version") == "1" else "",
     )
 
 

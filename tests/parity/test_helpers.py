@@ -15,7 +15,6 @@ from lab.network import Ends, wait_for
 
 from parity.conftest import Paths
 from parity.machines import Parity
-from parity.tables import of_ctweb, of_the_kernel
 
 SIZE = 20_000
 _HELPERS = """
@@ -58,15 +57,6 @@ def ftp_server(lab: Parity, path: Ends, directory: Path) -> Iterator[None]:
         process.wait()
 
 
-def expected(lab: Parity, path: Ends) -> tuple[set[tuple[str, ...]], set[tuple[str, ...]]]:
-    """The original directions of what is expected, to nf_conntrack and to ctweb."""
-    kind, tree = ("ipv6", "ipv6") if path.family is socket.AF_INET6 else ("ipv4", "ip")
-    listed = lab.router.run("conntrack", "-L", "-o", "extended", "-f", kind, "-u", "EXPECTED").splitlines()
-    rows = lab.ctweb.get(f"/rest/{tree}/firewall/connection?expected=true")
-    kernel, ours = map(of_the_kernel, listed), map(of_ctweb, rows)  # type: ignore[arg-type]
-    return tuple({c.original for c in table if path.client in c.addresses} for table in (kernel, ours))  # type: ignore[return-value]
-
-
 WAYS = {
     "EPSV": ("--ftp-pasv",),
     "PASV": ("--ftp-pasv", "--disable-epsv"),
@@ -91,10 +81,10 @@ def test_ftp(lab: Parity, hosts: Paths, files: Path, way: str):
     assert [c.state for c in agreed] == ["time-wait"] * 2 * len(paths)
     assert [c.helper for c in agreed].count(True) == len(paths)
     for path in paths:
-        kernel, ours = expected(lab, path)
+        kernel, ours = lab.expected(path)
         assert len(kernel) == 1
         assert ours == kernel
-        assert {origin == path.server for origin, *_ in ours} == {way in ("EPRT", "PORT")}
+        assert {origin[0] == path.server for origin, _ in ours} == {way in ("EPRT", "PORT")}
 
 
 def serve_tftp(request: socket.socket, answer: socket.socket, count: int) -> None:
@@ -124,6 +114,6 @@ def test_tftp(lab: Parity, hosts: Paths):
     agreed = lab.agree(*hosts)
     assert sorted(c.packets for c in agreed) == [(1, 0), (1, 0), (3, 3), (3, 3)]
     for path in hosts:
-        kernel, ours = expected(lab, path)
-        assert [origin for origin, *_ in kernel] == [path.server]
+        kernel, ours = lab.expected(path)
+        assert [origin[0] for origin, _ in kernel] == [path.server]
         assert ours == kernel
