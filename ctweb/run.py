@@ -18,11 +18,12 @@ from ctweb import instance, log, service
 from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.config import Config, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
-from ctweb.datapath.build import BuildError, BuildOptions, compile_datapath
+from ctweb.datapath.build import BuildError, BuildOptions, Datapath, compile_datapath
 from ctweb.datapath.conntrack import Conntrack
 from ctweb.datapath.follow import Interfaces
 from ctweb.datapath.interfaces import NoSuchInterfaceError
 from ctweb.datapath.marking import Marking
+from ctweb.datapath.pins import Pins
 from ctweb.enabled import Enabled
 from ctweb.instance import InstanceError
 from ctweb.reload import Reload
@@ -99,7 +100,8 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
     listener = stack.enter_context(_listen(config.listen))
 
     stop.check()
-    datapath = compile_datapath(BuildOptions(config.max_entries or default_max_entries(machine_memory())))
+    pins = Pins(namespace_pins())
+    datapath = compile_datapath(BuildOptions(config.max_entries or default_max_entries(machine_memory())), pins)
     stack.callback(datapath.close)
     stop.check()
     tracker = Tracker(datapath, config.tracking, config.state_dir)
@@ -125,7 +127,7 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
         attached=enabled.verdict.active,
     )
     stop.check()
-    interfaces.start()
+    _attach(interfaces, datapath, pins, keep=keep)
     stack.callback(interfaces.stop)
     enabled.start(interfaces.set_attached)
     stack.callback(enabled.stop)
@@ -166,6 +168,21 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
     logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")
 
 
+def _attach(interfaces: Interfaces, datapath: Datapath, pins: Pins, *, keep: bool) -> None:
+    """Put the programs on the interfaces, in the place of an earlier run's where there are any."""
+    try:
+        if keep:
+            datapath.keep()  # before the first packet: from here on this process may be killed
+        interfaces.start()
+        if keep:
+            pins.forget_older_calls()
+        else:
+            pins.remove()
+    except BaseException:
+        pins.remove()
+        raise
+
+
 def _listen(listen: Listen) -> socket.socket:
     try:
         return server.listen(listen.host, listen.port)
@@ -180,7 +197,10 @@ def detach(state_dir: Path) -> list[str]:
     """
     try:
         with instance.only_instance(state_dir), IPRoute() as netlink:
-            return detach_leftovers(netlink, namespace_pins(), sparing={})
+            removed = detach_leftovers(netlink, namespace_pins(), sparing={})
+            if Pins(namespace_pins()).remove():
+                removed.append("the table")
+            return removed
     except InstanceError as error:
         raise RunError(f"{error}; stop it first") from None
     except (OSError, NetlinkError) as error:

@@ -89,7 +89,8 @@ class Tracker(TableSource):
         self._translations = Translations(datapath)
         self._learned = 0  # translations learned by the sweep that found none left; -1: some are
         self._conntrack: Conntrack | None = None
-        self.marks = MarkNames()  # whoever writes marks into the kernel's table takes their numbers from here
+        # Whoever writes marks into the kernel's table takes their numbers from here.
+        self.marks = MarkNames(datapath.marks, grown=datapath.remember_marks)
         self._snapshot = Snapshot.empty()
         self._history = History()
         self._published = threading.Condition()

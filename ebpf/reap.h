@@ -7,6 +7,7 @@
 enum reap_mode {
 	REAP_EXPIRED,		/* end and delete what has been expired, or has been ended, since before `when` */
 	REAP_REMOVE,		/* end the connections with these ids; a later REAP_EXPIRED deletes their entries */
+	REAP_REMEMBER,		/* entries that user space has put there, before any packet: they are connections now, in this order */
 };
 
 enum { REAP_KEYS = 64 };
@@ -34,6 +35,14 @@ static __always_inline int reap_one(struct reap_request *request, const struct r
 
 	if (expires == EXPIRES_CLAIMED)
 		return 0;
+	if (request->mode == REAP_REMEMBER) {
+		u64 place = take_place(&tuple);
+
+		conn->fresh = place;
+		count_live(1);
+		remember(&tuple, place);
+		return 1;
+	}
 	if (request->mode == REAP_REMOVE) {
 		if (expires == EXPIRES_ENDED || conn->id != key->id || !claim(conn, expires))
 			return 0;

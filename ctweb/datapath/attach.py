@@ -25,6 +25,7 @@ from ctweb.datapath import clsact
 from ctweb.datapath.image import BuildError
 from ctweb.datapath.interfaces import Interface, Shape
 from ctweb.datapath.links import BpfLink, Hook
+from ctweb.datapath.pins import Pins
 
 log = logging.getLogger(__name__)
 
@@ -170,11 +171,12 @@ def detach_leftovers(netlink: IPRoute, pins: Path, *, sparing: Mapping[int, Atta
     removed = []
     ours = {link.pinned for attachment in sparing.values() for link in attachment.links}
     for pin in sorted(pins.parent.glob("*/*")) if pins.parent.is_dir() else []:
-        if pin in ours or not _remove(pin, unless_attached=pin.parent != pins):
+        if pin in ours or pin.is_dir() or not _remove(pin, unless_attached=pin.parent != pins):
             continue
         removed.append(f"link {pin}")
-        if pin.parent != pins and not any(pin.parent.iterdir()):
-            pin.parent.rmdir()
+        # The last link of a namespace that is gone: its table goes too.
+        if pin.parent != pins and all(path.is_dir() for path in pin.parent.iterdir()):
+            Pins(pin.parent).remove()
     if pins.is_dir() and not any(pins.iterdir()):
         pins.rmdir()
     for index in sorted(clsact.interfaces(netlink)):

@@ -1,4 +1,4 @@
-"""bpf(2) for what BCC's Python lacks: test runs of programs.
+"""bpf(2) for what BCC's Python lacks: test runs of programs, pins, links.
 
 Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import struct
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 SYS_BPF = {
@@ -17,7 +19,30 @@ SYS_BPF = {
 PROG_TEST_RUN = 10
 _FRAME_MAX = 1 << 16
 
+_OBJ_PIN, _OBJ_GET = 6, 7
+
 libc = ctypes.CDLL(None, use_errno=True)
+
+
+def bpf(command: int, attr: bytes) -> int:
+    """The system call. Raises OSError."""
+    result = int(libc.syscall(SYS_BPF, command, attr, len(attr)))
+    if result < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))
+    return result
+
+
+def obj_pin(descriptor: int, path: Path) -> None:
+    """Keep what is behind the descriptor beyond this process, under `path` in a mounted bpffs. Raises OSError."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    bpf(_OBJ_PIN, struct.pack("=Q 2I", ctypes.addressof(name), descriptor, 0))
+
+
+def obj_get(path: Path) -> int:
+    """A descriptor of what is pinned at `path`. Raises OSError."""
+    name = ctypes.create_string_buffer(os.fsencode(path))
+    return bpf(_OBJ_GET, struct.pack("=Q 2I", ctypes.addressof(name), 0, 0))
 
 
 class TestRunAttr(ctypes.Structure):

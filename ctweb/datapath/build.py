@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import mmap
 import os
 import threading
@@ -9,6 +10,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from ctweb.datapath.bpf import TestRunner
@@ -16,10 +18,14 @@ from ctweb.datapath.clock import Clock, tick_nanoseconds
 from ctweb.datapath.image import SOURCE, BuildError, Image, compile_image, read_source
 from ctweb.datapath.image_cache import image_for
 from ctweb.datapath.map import Map
+from ctweb.datapath.pins import Kept, Layout, Pins, namespace_cookie
 from ctweb.datapath.programs import Programs
+from ctweb.datapath.takeover import STATE, carry_over, fits
 from ctweb.settings import Tracking
 
 __all__ = ["ENDED_BYTES", "SOURCE", "BuildError", "BuildOptions", "Datapath", "compile_datapath"]
+
+log = logging.getLogger(__name__)
 
 ENDED_BYTES = 8 << 20  # the ring buffer `ended` of a replay; a power of two
 
@@ -27,6 +33,7 @@ _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys"
 
 GRAVES = 4096  # entries of connections that gave way, kept until nobody can be counting on them any more
 SMALL_TABLE = 1 << 17
+_PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
 
 
 @dataclass(frozen=True)
@@ -60,23 +67,47 @@ class Datapath:
     programs: descriptors by name. connections, settings, interfaces, translations, datagrams, counters: maps.
     ended: descriptor of the ring buffer of connections that ended (of a replay only).
     key_dtype, leaf_dtype: layouts of `struct tuple` and `struct conn`. enums: constants of the C source by enum.
+    taken_over: the maps are those of an earlier run, as it left them. marks: names that its connection marks have.
     """
 
-    def __init__(self, options: BuildOptions, image: Image) -> None:
-        """Raises OSError, BuildError if the kernel does not take it."""
+    def __init__(self, options: BuildOptions, image: Image, pins: Pins | None = None) -> None:
+        """pins: where maps of an earlier run may be, to go on with. Raises OSError, BuildError."""
         self.options = options
         self.enums = image.enums
+        self.pins = pins
+        self.marks: tuple[str, ...] = ("",)
+        self.taken_over = False
         self._maps: dict[str, Map] = {}
+        kept = pins.open() if pins else None
         try:
-            for shape in image.maps:
-                self._maps[shape.name] = Map.create(shape, options.entries.get(shape.name, shape.entries))
+            shapes = {
+                shape.name: msgspec.structs.replace(shape, entries=options.entries.get(shape.name, shape.entries))
+                for shape in image.maps
+            }
+            if kept:
+                self.marks = tuple(kept.layout.marks)
+                if fits(kept, shapes, self.enums):
+                    self.taken_over = True
+                    self._maps |= kept.maps
+                    kept.maps.clear()
+            for name, shape in shapes.items():
+                if name not in self._maps:
+                    self._maps[name] = Map.create(shape)
             self.programs = Programs(image, self._maps)
             self._set_size()
             self._reaper = TestRunner(self.programs["reap"])
             self.clock = Clock.measure(self.programs["read_clock"])
+            self._find_maps()
+            if kept:
+                self._say(kept)
         except BaseException:
             self.close()
             raise
+        finally:
+            if kept:
+                kept.close()
+
+    def _find_maps(self) -> None:
         self.connections = self.table("connections")
         self.settings = self.table("settings")
         self.interfaces = self.table("interfaces")
@@ -89,7 +120,39 @@ class Datapath:
         self._settings_lock = threading.Lock()  # one writer at a time: each keeps what it does not change
         self._rules = self.table("rules")
         self.rule_dtype: np.dtype[np.void] = np.dtype(self._rules.Leaf)["rule"].base
-        self.ended: int | None = self.table("ended").map_fd if options.replay else None
+        self.ended: int | None = self.table("ended").map_fd if self.options.replay else None
+
+    def _say(self, kept: Kept) -> None:
+        if self.taken_over:
+            log.info("took over the connections of an earlier run")
+            return
+        lost = carry_over(kept, self)
+        log.warning(
+            "the datapath is another one than the earlier run's: its connections are carried over, but not %s",
+            "; ".join(lost),
+        )
+
+    def keep(self) -> None:
+        """Pin the maps, so that a later start finds them however this process ends. Raises OSError."""
+        assert self.pins is not None
+        if not self.taken_over:
+            self.pins.write({name: each for name, each in self._maps.items() if name in STATE}, self._layout())
+        else:
+            self.pins.adopt(self._layout())
+        self.pins.write_calls({name: each for name, each in self._maps.items() if each.shape.type == _PROG_ARRAY})
+
+    def remember_marks(self, names: tuple[str, ...]) -> None:
+        """The names of connection marks by number: a later start needs them too, if it is to find the maps.
+
+        Raises OSError.
+        """
+        self.marks = names
+        if self.pins:
+            self.pins.describe(self._layout())
+
+    def _layout(self) -> Layout:
+        shapes = [each.shape for name, each in self._maps.items() if name in STATE]
+        return Layout(namespace_cookie(), shapes, self.enums, list(self.marks))
 
     def _set_size(self) -> None:
         size = self.table("size")
@@ -185,6 +248,10 @@ class Datapath:
             self._reap("REAP_EXPIRED", keys, ids, ended)
         return done
 
+    def remember(self, keys: np.ndarray[Any, np.dtype[Any]]) -> None:
+        """Entries written under `keys` (key_dtype) before any packet came are connections now, in this order."""
+        self._reap("REAP_REMEMBER", keys, np.zeros(len(keys), np.uint64), 0)
+
     def _reap(self, mode: str, keys: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], when: int) -> int:
         size = self.enums[""]["REAP_KEYS"]
         layout = np.dtype([("head", _REAP_REQUEST), ("key", [("tuple", self.key_dtype), ("id", "u8")], size)])
@@ -211,9 +278,10 @@ class Datapath:
         self._maps.clear()
 
 
-def compile_datapath(options: BuildOptions) -> Datapath:
+def compile_datapath(options: BuildOptions, pins: Pins | None = None) -> Datapath:
     """Load the datapath, compiled if it is not kept from an earlier start. Raises BuildError, with the reason in words.
 
+    pins: where maps of an earlier run may be, to go on with.
     Compiling takes some five seconds of a CPU, loading a fraction of one.
     """
     if os.geteuid() != 0:
@@ -232,6 +300,6 @@ def compile_datapath(options: BuildOptions) -> Datapath:
         flags += ["-DREPLAY", f"-DENDED_PAGES={ENDED_BYTES // mmap.PAGESIZE}"]
     image = image_for(text, flags, lambda: compile_image(text, flags))
     try:
-        return Datapath(options, image)
+        return Datapath(options, image, pins)
     except OSError as error:
         raise BuildError(f"the datapath cannot be loaded: {error.args[-1]}") from error

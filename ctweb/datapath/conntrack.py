@@ -82,7 +82,8 @@ class Conntrack:
         self._quit = os.eventfd(0)
         self._thread = threading.Thread(target=self._run, name="conntrack", daemon=True)
         self._events: socket.socket | None = None
-        self._dump = 0  # number of the newest dump that was begun
+        # Number of the newest dump that was begun; an earlier run's translations may be there, of its dumps.
+        self._dump = self._translations.newest_dump() if datapath.taken_over else 0
         self._lost = False  # events were, since the last dump began
         self._next_dump = 0.0  # monotonic
         self._waiting: dict[bytes, bytes] = {}  # items without a connection, by their original tuple

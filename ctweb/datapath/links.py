@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from ctweb.datapath.bpf import SYS_BPF, libc
+from ctweb.datapath.bpf import bpf, obj_get, obj_pin
 
-_OBJ_PIN, _OBJ_GET, _OBJ_GET_INFO_BY_FD, _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 6, 7, 15, 28, 29, 34
+_OBJ_GET_INFO_BY_FD, _LINK_CREATE, _LINK_UPDATE, _LINK_DETACH = 15, 28, 29, 34
 
 _BPF_F_BEFORE = 1 << 3  # tcx: with no other program named, before all of them
 _XDP_FLAGS_DRV_MODE = 1 << 2
@@ -32,14 +32,6 @@ class Hook(IntEnum):
     XDP = 37
     TCX_INGRESS = 46
     TCX_EGRESS = 47
-
-
-def _bpf(command: int, attr: bytes) -> int:
-    result = int(libc.syscall(SYS_BPF, command, attr, len(attr)))
-    if result < 0:
-        code = ctypes.get_errno()
-        raise OSError(code, os.strerror(code))
-    return result
 
 
 @dataclass
@@ -60,13 +52,12 @@ class BpfLink:
         flags = _XDP_FLAGS_DRV_MODE if hook is Hook.XDP else _BPF_F_BEFORE
         # The zeros: relative to no other program, at any revision of the list.
         attr = struct.pack("=4I I 4x Q", program, ifindex, hook, flags, 0, 0)
-        return cls(_bpf(_LINK_CREATE, attr), hook)
+        return cls(bpf(_LINK_CREATE, attr), hook)
 
     @classmethod
     def open(cls, path: Path) -> BpfLink:
         """The link pinned at `path`. Raises OSError, and ValueError if something else is pinned there."""
-        name = ctypes.create_string_buffer(os.fsencode(path))
-        fd = _bpf(_OBJ_GET, struct.pack("=Q 2I", ctypes.addressof(name), 0, 0))
+        fd = obj_get(path)
         try:
             kind, _, attach_type = _info(fd)
             if kind not in (_LINK_TYPE_XDP, _LINK_TYPE_TCX):
@@ -83,12 +74,11 @@ class BpfLink:
 
     def update(self, program: int) -> None:
         """Swap the program without a gap. Raises OSError (ENOLINK: the interface is gone)."""
-        _bpf(_LINK_UPDATE, struct.pack("=4I", self.fd, program, 0, 0))
+        bpf(_LINK_UPDATE, struct.pack("=4I", self.fd, program, 0, 0))
 
     def pin(self, path: Path) -> None:
         """Keep the link beyond this process, under `path` in a mounted bpffs. Raises OSError."""
-        name = ctypes.create_string_buffer(os.fsencode(path))
-        _bpf(_OBJ_PIN, struct.pack("=Q 2I", ctypes.addressof(name), self.fd, 0))
+        obj_pin(self.fd, path)
         self.pinned = path
 
     def detach(self) -> None:
@@ -96,7 +86,7 @@ class BpfLink:
 
         Raises OSError.
         """
-        _bpf(_LINK_DETACH, struct.pack("=I", self.fd))
+        bpf(_LINK_DETACH, struct.pack("=I", self.fd))
 
     def unpin(self) -> None:
         if self.pinned is not None:
@@ -110,6 +100,6 @@ class BpfLink:
 def _info(fd: int) -> tuple[int, int, int]:
     """Type of the link, its interface's index, and for tcx its attach type."""
     info = ctypes.create_string_buffer(_LINK_INFO.size)
-    _bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=2I Q", fd, len(info), ctypes.addressof(info)))
+    bpf(_OBJ_GET_INFO_BY_FD, struct.pack("=2I Q", fd, len(info), ctypes.addressof(info)))
     kind, ifindex, attach_type = _LINK_INFO.unpack(info.raw)
     return kind, ifindex, attach_type

@@ -34,16 +34,16 @@ class Map(MutableMapping[Any, Any]):
         self.Leaf: Any = leaf * possible_cpus() if shape.type in _PERCPU else leaf
 
     @classmethod
-    def create(cls, shape: MapShape, entries: int) -> Map:
-        """A new map with room for `entries`. Raises OSError."""
+    def create(cls, shape: MapShape) -> Map:
+        """A new map. Raises OSError."""
         from bcc.libbcc import lib  # noqa: PLC0415
 
         descriptor = lib.bcc_create_map(
-            shape.type, shape.name.encode()[:15], shape.key_size, shape.leaf_size, entries, shape.flags
+            shape.type, shape.name.encode()[:15], shape.key_size, shape.leaf_size, shape.entries, shape.flags
         )
         if descriptor < 0:
             code = ctypes.get_errno()
-            raise OSError(code, f"the kernel makes no map {shape.name} of {entries} entries: {os.strerror(code)}")
+            raise OSError(code, f"the kernel makes no map {shape.name} of {shape.entries} entries: {os.strerror(code)}")
         return cls(shape, descriptor)
 
     def __getitem__(self, key: Any) -> Any:

@@ -123,6 +123,10 @@ class Translations:
         order = np.argsort(np.concatenate([part["standing"] for part in leaves]), kind="stable")
         return Standing(np.concatenate(keys)[order], np.concatenate(leaves)[order])
 
+    def newest_dump(self) -> int:
+        """The highest number of a dump that some translation stands by; 0 without any. Raises MapError."""
+        return int(self.read().leaves["standing"].max(initial=0))
+
     def forget_older(self, dump: int) -> None:
         """Forget what a dump of this number, now complete, did not have. Raises OSError."""
         there = self.read()

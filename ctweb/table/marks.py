@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 
 class MarkNames:
@@ -11,9 +12,11 @@ class MarkNames:
     0 is no mark. Any thread may ask for a number; `names` is a new tuple each time it grows.
     """
 
-    def __init__(self) -> None:
-        self._names: tuple[str, ...] = ("",)
-        self._numbers = {"": 0}
+    def __init__(self, names: tuple[str, ...] = ("",), grown: Callable[[tuple[str, ...]], None] | None = None) -> None:
+        """names: those there are already, by number. grown: told of all names, before a new one's number is used."""
+        self._names = names
+        self._numbers = {name: number for number, name in enumerate(names)}
+        self._grown = grown
         self._growing = threading.Lock()
 
     @property
@@ -25,6 +28,9 @@ class MarkNames:
         """The number of `name`, a new one if it has none yet."""
         with self._growing:
             if name not in self._numbers:
+                names = (*self._names, name)
+                if self._grown:
+                    self._grown(names)
                 self._numbers[name] = len(self._names)
-                self._names += (name,)
+                self._names = names
             return self._numbers[name]

@@ -16,8 +16,9 @@ def resident_compiler() -> int:
     return sum(map(int, found))
 
 
-def test_after_compiling_the_compiler_is_not_kept_in_memory_and_compiles_again():
-    for _ in range(2):
+def test_after_compiling_the_compiler_is_not_kept_in_memory_and_compiles_again(tmp_path, monkeypatch):
+    for number in range(2):
+        monkeypatch.setenv("CACHE_DIRECTORY", str(tmp_path / str(number)))
         with loaded(max_entries=1000) as datapath:
             assert resident_compiler() < 4096
             packet(datapath, host=1)
