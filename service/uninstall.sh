@@ -14,6 +14,10 @@ fi
 if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
 	systemctl disable --quiet --now ctweb || say "there was no service to stop"
 fi
+# The service leaves its programs attached when it stops.
+if [ -z "$DESTDIR" ] && [ -x "$PREFIX/bin/ctweb" ]; then
+	"$PREFIX/bin/ctweb" detach || say "what the service left on the interfaces is still there: see above"
+fi
 rm -rf "$DESTDIR$PREFIX/lib/ctweb"
 rm -f "$DESTDIR$PREFIX/bin/ctweb" \
 	"$DESTDIR$PREFIX/lib/systemd/system/ctweb.service" \

@@ -83,7 +83,7 @@ class Conntrack:
         self._thread = threading.Thread(target=self._run, name="conntrack", daemon=True)
         self._events: socket.socket | None = None
         # Number of the newest dump that was begun; an earlier run's translations may be there, of its dumps.
-        self._dump = self._translations.newest_dump() if datapath.taken_over else 0
+        self._dump = self._translations.newest_dump()
         self._lost = False  # events were, since the last dump began
         self._next_dump = 0.0  # monotonic
         self._waiting: dict[bytes, bytes] = {}  # items without a connection, by their original tuple
