@@ -1,5 +1,5 @@
 # As root. ARGS reaches the program: make run ARGS="--listen 127.0.0.1:8000", make test ARGS="-k tcp", make bench ARGS=--quick
-.PHONY: run setup install uninstall test bench screenshots
+.PHONY: run setup install uninstall test fuzz soak bench screenshots
 
 run:
 	@./setup.sh run
@@ -25,6 +25,16 @@ test:
 	.venv/bin/mypy --strict || failed=1; \
 	.venv/bin/pytest -n 3 --dist loadfile $(ARGS) || failed=1; \
 	test -z "$$failed"
+
+# 20 million frames through the programs beside the reference model; ARGS="--packets N" of each of the ten shapes.
+fuzz:
+	@./setup.sh test
+	@PYTHONPATH=tests .venv/bin/python -m reliability.fuzz $(ARGS)
+
+# Mixed traffic and clients that come and go, for an hour; ARGS="--minutes N".
+soak:
+	@./setup.sh test
+	@PYTHONPATH=tests .venv/bin/python -m reliability.soak $(ARGS)
 
 bench:
 	@./setup.sh test

@@ -64,7 +64,7 @@ def find(state_dir: Path) -> Running:
         raise InstanceError(
             f"ctweb is not running on the state directory {state_dir}; start it with `ctweb run`"
         ) from None
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise InstanceError(f"cannot read {path}: {error}") from None
 
 

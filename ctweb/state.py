@@ -34,7 +34,7 @@ def load(directory: Path, base: Tracking) -> tuple[Tracking, dict[str, str]]:
         saved = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
     except FileNotFoundError:
         return base, {}
-    except (OSError, msgspec.MsgspecError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise StateError(f"cannot use the saved settings in {path}: {error}; mend or remove the file") from None
     good: dict[str, str] = {}
     for name, value in saved.items():

@@ -8,6 +8,7 @@ import pytest
 
 from ctweb import state
 from ctweb.settings import Tracking
+from ctweb.state import StateError
 
 
 def test_with_nothing_saved_the_configuration_stands(tmp_path):
@@ -54,3 +55,10 @@ def test_a_save_that_fails_leaves_the_old_file(tmp_path):
     with pytest.raises(state.StateError, match="cannot save the settings"):
         state.save(tmp_path / "blocked" / "below", {"udp-timeout": "30s"})
     assert state.load(tmp_path, Tracking())[1] == {"udp-timeout": "20s"}
+
+
+@pytest.mark.parametrize("text", [b'{"udp-timeout": "\xf4"}', b"\xff", b"[" * 100_000, b"{", b"[]"])
+def test_a_damaged_file_is_named_and_not_passed_over(tmp_path, text):
+    (tmp_path / "tracking.json").write_bytes(text)
+    with pytest.raises(StateError, match=r"tracking\.json.*mend or remove the file"):
+        state.load(tmp_path, Tracking())

@@ -38,6 +38,10 @@ def protect(app: Flask, hosts: Collection[str]) -> None:
     def check() -> None:
         if not host_is_ours(_host_name(request.host), hosts):
             abort(421, f"this server is not {request.host!r}: open it by its address")
+        try:
+            request.query_string.decode()
+        except UnicodeDecodeError:
+            abort(400, "the address is not UTF-8")
         websocket = request.headers.get("Upgrade", "").lower() == "websocket"
         if (websocket or request.method not in SAFE_METHODS) and not comes_from_ourselves(request):
             abort(403, "a page of another origin may not do this")

@@ -203,7 +203,7 @@ def read_view(text: str | bytes) -> tuple[View, list[str]]:
     """The view that a client's message asks for, and the ids it watches besides. Raises ViewError."""
     try:
         asked = msgspec.json.decode(text, type=ViewMessage)
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         place = _PLACE.search(str(error))
         raise ViewError(f"no view: {_PLACE.sub('', str(error))}", place and place[1]) from None
     view = View(asked.filter, asked.sort, asked.offset, asked.limit, asked.group)

@@ -34,7 +34,7 @@ def add_to(app: Flask, source: TableSource, hooks: Hooks) -> None:
     def check() -> ResponseReturnValue:
         try:
             changes = msgspec.json.decode(request.get_data(), type=dict[str, str])
-        except (msgspec.MsgspecError, RecursionError) as error:
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             return error_body(400, f"no settings: {error}")
         return jsonify(complaints(source.tracking, changes))
 

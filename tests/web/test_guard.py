@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
-from running import ADDRESS, Ctweb
+from running import ADDRESS, PORT, Ctweb
 
 from ctweb.web.guard import host_is_ours
 
@@ -109,3 +111,12 @@ def test_the_pages_files_are_asked_for_again_but_sent_once(ctweb: Ctweb, path, k
 def test_answers_with_data_are_not_kept(ctweb: Ctweb):
     for path in ("/healthz", "/rest/ip/firewall/connection"):
         assert ctweb.ask("GET", path)[1]["Cache-Control"] == "no-store"
+
+
+@pytest.mark.parametrize("path", ["/", "/rest/ip/firewall/connection", "/metrics", "/export/connections.csv"])
+def test_an_address_that_is_not_utf8_is_refused(ctweb: Ctweb, path):
+    with socket.create_connection(("127.0.0.1", PORT), timeout=30) as raw:
+        head = f"GET {path}?where=\xf9 HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n"
+        raw.sendall(head.encode("latin-1"))
+        assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
+    assert b"Traceback" not in ctweb.log.read_bytes()
