@@ -1,4 +1,4 @@
-"""Every parser of what others wrote, as a function of bytes: it answers or refuses in its own words, and nothing else."""
+"""Every parser of what others wrote, as a function of bytes: it answers or refuses in its own words, nothing else."""
 
 from __future__ import annotations
 
