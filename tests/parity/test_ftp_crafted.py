@@ -1,4 +1,4 @@
-"""Hostile words on FTP control connections: nothing is expected that nf_conntrack's helper does not expect."""
+"""FTP control connections by hand: of hostile words nothing is expected that nf_conntrack's helper does not expect."""
 
 from __future__ import annotations
 
@@ -42,6 +42,20 @@ def say_and_come(lab: Parity, path: Ends, by_server: bool, words: str, number: i
     for where in (port, 0, port | 256):  # as a byte too large may be taken
         segment = tcp(there.client, there.server, 30_000 + number, where, SYN)
         lab.see(ethernet(ip(there.client, there.server, TCP, segment)), not by_server)
+
+
+def test_the_mark_of_the_control_connection(lab: Parity, ghosts: Paths):
+    """What it expects begins with that."""
+    for path in ghosts:
+        address = f"{'ip6' if ':' in path.client else 'ip'} saddr {path.client}"
+        lab.router.run("nft", f"add rule inet ftp watch {address} tcp dport 21 ct mark set 16")
+        say_and_come(lab, path, True, "229 Extended (|||PORT|)", 0)
+        say_and_come(lab, path, False, f"EPRT |{2 if ':' in path.client else 1}|OWN|PORT|", 1)
+    expected = [one for path in ghosts for one in lab.expected(path)[1]]
+    assert len(expected) == 4
+    marks = {c.original: c.mark for c in lab.agree(*ghosts)}
+    assert [marks[origin] for origin, _ in expected] == ["voip"] * 4
+    assert [mark for origin, mark in marks.items() if origin[3] not in ("21", "20000", "20001")] == [""] * 8
 
 
 @pytest.mark.parametrize("who", RIGHT)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import socket
+import struct
 from collections.abc import Callable, Iterator
 
 import pytest
-from datapath.crafted import ACK, FIN, RST, SYN
+from datapath.crafted import ACK, FIN, GRE, RST, SYN
 from lab.network import Ends
 
-from parity.by_hand import Conversation
+from parity.by_hand import Conversation, send
 from parity.conftest import Paths
 from parity.machines import Parity
 from parity.test_real_traffic import answer, connected, ping
@@ -140,6 +141,24 @@ def test_tcp_by_hand_through_a_translation(lab: Parity, ghosts: Paths, rule: Rul
         back.client(ACK)
         back.client(FIN | ACK)
     assert [(c.state, c.packets, c.srcnat) for c in lab.agree(*ghosts)] == [("fin-wait", (4, 2), True)] * 2
+
+
+def test_gre_with_a_key_through_a_translation(lab: Parity, ghosts: Paths, rule: Rule):
+    """nf_conntrack knows the addresses alone; the table has a connection for each key, both directions of it."""
+    path = ghosts[0]
+    public = path.host(2, 241)
+    lab.router.ip(f"neigh replace {public} lladdr 02:c7:00:00:00:02 dev wan")
+    rule("after", f"ip saddr {path.client} snat ip to {public}")
+    there = Ends(path.family, public, path.server, path.router)
+    for key in (1, 2):
+        packet = struct.pack("!HHI", 0x2000, 0x0800, key) + bytes(60)
+        send(lab, path, GRE, packet)
+        send(lab, there, GRE, packet, from_server=True)
+    kernel, ours = lab.tables(path)
+    assert [(c.packets, c.srcnat, c.reply) for c in kernel] == [((2, 2), True, (path.server, public))]
+    assert [(c.packets, c.srcnat, c.reply) for c in ours] == [((1, 1), True, (path.server, public))] * 2
+    rows = lab.ctweb.rows(protocol="gre", src_address=path.client)
+    assert sorted(row["gre-key"] for row in rows) == ["1", "2"]
 
 
 def test_marks(lab: Parity, hosts: Paths, rule: Rule):
