@@ -12,6 +12,7 @@ from pathlib import Path
 from flask import Flask, Response, jsonify, request, send_from_directory
 from werkzeug.exceptions import HTTPException
 
+from ctweb.table.services import services
 from ctweb.tracker import TableSource
 from ctweb.web import export, guard, history_page, openapi, rest, settings_page
 from ctweb.web.live import Live
@@ -55,6 +56,10 @@ def create_app(
     @app.get("/page/session")
     def session() -> Response:
         return jsonify({"name": "", "role": "full", "csrf": ""})
+
+    @app.get("/page/services")
+    def service_names() -> Response:
+        return jsonify(services())
 
     @app.get("/healthz")
     def healthz() -> tuple[Response, int]:

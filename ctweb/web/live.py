@@ -27,6 +27,7 @@ from werkzeug.exceptions import BadRequest
 from wsproto.utilities import ProtocolError
 
 from ctweb.enabled import Enabled
+from ctweb.host_names import HostNames
 from ctweb.table.facts import facts_of
 from ctweb.table.groups import group_window
 from ctweb.table.query import QueryError, View, window
@@ -55,6 +56,7 @@ class ViewMessage(msgspec.Struct, forbid_unknown_fields=True, tag="view"):
     group: str = ""
     offset: Annotated[int, Meta(ge=0, lt=2**53)] = 0
     limit: Annotated[int, Meta(ge=0, le=500)] = 60
+    names: bool = False
     watch: Annotated[list[Annotated[str, Meta(pattern=r"^\*[0-9A-Fa-f]{1,16}$")]], Meta(max_length=500)] = []
 
 
@@ -64,6 +66,7 @@ class Live:
     def __init__(self, source: TableSource, enabled: Enabled) -> None:
         self._source = source
         self.enabled = enabled
+        self._host_names = HostNames()
         self._messages = _Messages()
         self._lock = threading.Lock()
         self._clients: set[Any] = set()
@@ -105,7 +108,7 @@ class Live:
         """What every message says besides its rows."""
         verdict = self.enabled.verdict
         return {
-            "counters": {**snapshot.counters, **self.counters},
+            "counters": {**snapshot.counters, **self.counters, **self._host_names.counters},
             "tracking": {"active": verdict.active, "reason": verdict.reason},
             "settings": settings_page.version(self._source.tracking),
         }
@@ -159,8 +162,7 @@ class Live:
     def _talk(self, client: Any) -> None:
         hello = {"type": "hello", "version": metadata.version("ctweb"), "interval": 1.0}
         client.send(msgspec.json.encode(hello).decode())
-        view: View | None = None
-        watch: list[str] = []
+        asked: Asked | None = None
         answered = -1  # the snapshot last sent, as long as the view stays the same
         while client.connected:
             client.event.wait()
@@ -174,18 +176,35 @@ class Live:
                 return
             while inbox:
                 try:
-                    view, watch = read_view(inbox.pop(0))
+                    asked = read_view(inbox.pop(0))
                     answered = -1
                 except ViewError as error:
                     client.send(error.message)
             snapshot = self._source.snapshot
-            if view is not None and snapshot.seq != answered:
+            if asked is not None and snapshot.seq != answered:
                 began = time.monotonic()
-                text = self._messages.rows(snapshot, view, self._news(snapshot))
-                client.send(with_watched(text, snapshot, watch) if watch else text)
+                client.send(self._answer(snapshot, asked))
                 answered = snapshot.seq
                 # Who changes views all the time gets at most half a processor.
                 time.sleep(max(GAP_SECONDS, time.monotonic() - began))
+
+
+    def _answer(self, snapshot: Snapshot, asked: Asked) -> str:
+        text = self._messages.rows(snapshot, asked.view, self._news(snapshot))
+        if asked.watch:
+            text = with_watched(text, snapshot, asked.watch)
+        if asked.names:
+            text = with_names(text, self._host_names)
+        return text
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A view, the ids that are watched besides, and whether the hosts' names are wanted."""
+
+    view: View
+    watch: list[str]
+    names: bool
 
 
 class ViewError(Exception):
@@ -199,8 +218,8 @@ class ViewError(Exception):
         self.message = msgspec.json.encode({k: v for k, v in answer.items() if v is not None}).decode()
 
 
-def read_view(text: str | bytes) -> tuple[View, list[str]]:
-    """The view that a client's message asks for, and the ids it watches besides. Raises ViewError."""
+def read_view(text: str | bytes) -> Asked:
+    """What a client's message asks for. Raises ViewError."""
     try:
         asked = msgspec.json.decode(text, type=ViewMessage)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
@@ -211,7 +230,7 @@ def read_view(text: str | bytes) -> tuple[View, list[str]]:
         _shown(_EMPTY, view)
     except QueryError as error:
         raise ViewError(str(error), error.field, view.filter, error.position) from None
-    return view, asked.watch
+    return Asked(view, asked.watch, asked.names)
 
 
 def with_watched(text: str, snapshot: Snapshot, ids: list[str]) -> str:
@@ -221,6 +240,45 @@ def with_watched(text: str, snapshot: Snapshot, ids: list[str]) -> str:
     rows = msgspec.json.decode(page_rows(facts, np.flatnonzero(np.isin(facts.columns.id, wanted))))
     watched = dict.fromkeys(ids) | {row[".id"]: row for row in rows}
     return f'{text[:-1]},"watched":{msgspec.json.encode(watched).decode()}}}'
+
+
+class _Ends(msgspec.Struct, rename=lambda name: name.replace("_", "-")):
+    """What of a row, or of a group, may be a host."""
+
+    src_address: str = ""
+    dst_address: str = ""
+    reply_src_address: str = ""
+    reply_dst_address: str = ""
+    group: str = ""
+
+
+class _Seen(msgspec.Struct):
+    """The rows in a message."""
+
+    rows: list[_Ends]
+    watched: dict[str, _Ends | None] = {}
+    group: str = ""
+
+
+def with_names(text: str, names: HostNames) -> str:
+    """The message `text` with the names of the hosts in its rows, as far as they are known."""
+    seen = msgspec.json.decode(text, type=_Seen)
+    hosts = set()
+    for row in (*seen.rows, *seen.watched.values()):
+        if row is not None:
+            ends = (row.src_address, row.dst_address, row.reply_src_address, row.reply_dst_address)
+            hosts |= {host_of(end) for end in ends}
+            if seen.group.endswith("-address"):
+                hosts.add(row.group)
+    hosts.discard("")
+    return f'{text[:-1]},"names":{msgspec.json.encode(names.of(hosts)).decode()}}}'
+
+
+def host_of(end: str) -> str:
+    """The address in `10.0.0.1:443`, `[2001:db8::1]:443`, or an address alone."""
+    if end.startswith("["):
+        return end[1:].partition("]")[0]
+    return end.partition(":")[0] if end.count(":") == 1 else end
 
 
 @dataclass

@@ -5,6 +5,7 @@
 
 /** @import { Row } from "./protocol.js" */
 import { duration, grouped, rate, splitEndpoint } from "./format.js";
+import { hostName, serviceName } from "./names.js";
 import { term } from "./terms.js";
 
 /**
@@ -79,7 +80,7 @@ export const named = (name, field) => (host) => {
 };
 
 /**
- * An address with its port a shade quieter.
+ * An address with its port a shade quieter, or their names, where those are wanted and known.
  * @param {string} name
  * @param {string} addressField
  * @param {string} portField
@@ -89,25 +90,40 @@ export const endpoint = (name, addressField, portField) => (host) => {
   const addressPart = part("address", host);
   const portPart = part("port", host);
   return onChange(
-    (row) => /** @type {string | undefined} */ (row[name]) ?? "",
-    (value) => {
+    (row) => {
+      const value = /** @type {string | undefined} */ (row[name]) ?? "";
       const [address, port] = splitEndpoint(value);
-      addressPart.textContent = port && address.includes(":") ? `[${address}]` : address;
-      portPart.textContent = port && `:${port}`;
+      return `${value} ${hostName(address)} ${port && serviceName(row.protocol, port)}`;
+    },
+    (shown) => {
+      const [value = "", named = "", service = ""] = shown.split(" ");
+      const [address, port] = splitEndpoint(value);
+      addressPart.textContent = named || (port && address.includes(":") ? `[${address}]` : address);
+      addressPart.classList.toggle("named", named !== "");
+      portPart.textContent = port && `:${service || port}`;
       addressPart.dataset.term = term(addressField, address);
       portPart.dataset.term = term(portField, port);
     },
   );
 };
 
+/** The name of the host or service that a group is of. @param {Row} row */
+function groupName(row) {
+  const group = String(row["group"] ?? "");
+  const [protocol = "", port] = group.split("/");
+  return port === undefined ? hostName(group) : serviceName(protocol, port);
+}
+
 /** What a group has in common; a click leads to its connections. @type {CellMaker} */
 export const group = (host) => {
   const value = part("value", host);
+  const name = part("name", host);
   return onChange(
-    (row) => row[".id"],
-    (filter, row) => {
+    (row) => `${row[".id"]}\n${groupName(row)}`,
+    (_, row) => {
       value.textContent = /** @type {string | undefined} */ (row["group"]) ?? "";
-      value.dataset.term = filter;
+      value.dataset.term = row[".id"];
+      name.textContent = groupName(row);
     },
   );
 };
@@ -199,6 +215,23 @@ export const speed = (name) => (host) => {
       host.classList.toggle("zero", !bits);
       const share = bits ? (Math.log10(bits) - BAR_FROM) / (BAR_TO - BAR_FROM) : 0;
       bar.style.transform = `scaleX(${Math.min(1, Math.max(0, share)).toFixed(3)})`;
+    },
+  );
+};
+
+/**
+ * A box that says whether the row is picked.
+ * @param {(id: string) => boolean} picked
+ * @returns {CellMaker}
+ */
+export const pick = (picked) => (host) => {
+  part("box", host).setAttribute("aria-hidden", "true");
+  host.title = "Select it (space); with Shift: all from the one selected before";
+  return onChange(
+    (row) => Number(picked(row[".id"])),
+    (value) => {
+      host.setAttribute("aria-selected", String(value === 1));
+      host.setAttribute("aria-label", value ? "selected" : "not selected");
     },
   );
 };

@@ -8,19 +8,36 @@ export class Chooser {
   /** @type {string[]} */
   #chosen = [];
 
+  /** Names are wanted, or no longer. @type {(change: {hosts?: boolean, services?: boolean}) => void} */
+  onNames = () => {};
+  /** @type {readonly string[]} */
+  #first = DEFAULT_COLUMNS;
+
   /** @param {HTMLDialogElement} dialog */
   constructor(dialog) {
     this.dialog = dialog;
+    for (const box of this.#boxes) box.addEventListener("change", () => this.onNames({ [box.name]: box.checked }));
     this.list = /** @type {HTMLElement} */ (dialog.querySelector(".chooser"));
-    dialog.querySelector(".dialog-foot")?.addEventListener("click", () => this.#use([...DEFAULT_COLUMNS]));
+    dialog.querySelector(".dialog-foot")?.addEventListener("click", () => this.#use([...this.#first]));
     dialog.addEventListener("click", (event) => {
       if (event.target === dialog) dialog.close();
     });
   }
 
-  /** @param {string[]} chosen */
-  show(chosen) {
+  /** @returns {NodeListOf<HTMLInputElement>} */
+  get #boxes() {
+    return this.dialog.querySelectorAll(".names input");
+  }
+
+  /**
+   * @param {string[]} chosen
+   * @param {readonly string[]} first What is chosen until somebody chooses.
+   * @param {{hosts: boolean, services: boolean}} names
+   */
+  show(chosen, first, names) {
     this.#chosen = chosen;
+    this.#first = first;
+    for (const box of this.#boxes) box.checked = names[/** @type {"hosts" | "services"} */ (box.name)];
     this.#paint();
     this.dialog.showModal();
   }

@@ -3,7 +3,8 @@
 /** @import { CellMaker } from "./cells.js" */
 /** @import { Row } from "./protocol.js" */
 import * as cells from "./cells.js";
-import { duration, roughBytes } from "./format.js";
+import { duration, roughBytes, splitEndpoint } from "./format.js";
+import { hostName, serviceName } from "./names.js";
 import { explainFlags } from "./flags.js";
 
 /**
@@ -17,6 +18,7 @@ import { explainFlags } from "./flags.js";
  * @property {boolean} [numeric] Stands to the right; the first click sorts the largest to the top.
  * @property {boolean} [mono]
  * @property {boolean} [ticks] Changes between two sweeps.
+ * @property {boolean} [unsorted] Its heading is no button.
  * @property {boolean} [optional] Not shown unless chosen.
  * @property {CellMaker} cell
  * @property {(row: Row) => string} [tooltip]
@@ -53,12 +55,18 @@ function extra(name, title, help, rest = {}) {
 const [origRate, origBytes, origPackets] = /** @type {[Column, Column, Column]} */ (traffic("→", "orig"));
 const [replRate, replBytes, replPackets] = /** @type {[Column, Column, Column]} */ (traffic("←", "repl"));
 
+/** An end by its numbers, and its names below. @param {Row} row @param {"src-address" | "dst-address"} end */
+function named(row, end) {
+  const [address, port] = splitEndpoint(row[end]);
+  return [row[end], [hostName(address), port && serviceName(row.protocol, port)].filter(Boolean).join(" ")].filter(Boolean).join("\n");
+}
+
 /** @type {readonly Column[]} */
 export const COLUMNS = [
   { name: "flags", title: "Flags", help: "E expected, S seen-reply, A assured, C confirmed, D dying, F fasttrack, H hw-offload, s srcnat, d dstnat, h uses-helper.", width: 62, mono: true, cell: cells.flags, tooltip: (row) => explainFlags(row.flags) },
   { name: "protocol", title: "Proto", help: "IP protocol.", width: 76, cell: cells.named("protocol", "proto") },
-  { name: "src-address", title: "Source", help: "Who sent the first packet, with the port where the protocol has ports.", width: 188, grows: true, mono: true, cell: cells.endpoint("src-address", "src", "sport"), tooltip: (row) => row["src-address"] },
-  { name: "dst-address", title: "Destination", help: "Whom the first packet was sent to.", width: 188, grows: true, mono: true, cell: cells.endpoint("dst-address", "dst", "dport"), tooltip: (row) => row["dst-address"] },
+  { name: "src-address", title: "Source", help: "Who sent the first packet, with the port where the protocol has ports.", width: 188, grows: true, mono: true, cell: cells.endpoint("src-address", "src", "sport"), tooltip: (row) => named(row, "src-address") },
+  { name: "dst-address", title: "Destination", help: "Whom the first packet was sent to.", width: 188, grows: true, mono: true, cell: cells.endpoint("dst-address", "dst", "dport"), tooltip: (row) => named(row, "dst-address") },
   { name: "tcp-state", title: "State", help: "TCP state; for ICMP the type and id, for GRE the key.", width: 122, cell: cells.state },
   { name: "timeout", title: "Timeout", help: "How long until it is removed, should no packet come.", width: 92, numeric: true, ticks: true, cell: cells.timeout, tooltip: (row) => `${duration(row.timeout)} when last read` },
   origRate, replRate, origBytes, replBytes, origPackets, replPackets,
@@ -85,5 +93,5 @@ export const COLUMN = new Map(COLUMNS.map((column) => [column.name, column]));
 /** @type {readonly string[]} */
 export const DEFAULT_COLUMNS = COLUMNS.filter((column) => !column.optional).map((column) => column.name);
 
-/** What a row is on a narrow screen: a card of three lines (style.css places them by name). */
+/** What a row is on a narrow screen: a card of three lines (narrow.css places them by name), and a line for each other column that was chosen. */
 export const CARD_COLUMNS = ["protocol", "tcp-state", "flags", "timeout", "src-address", "dst-address", "orig-rate", "repl-rate"];

@@ -40,6 +40,12 @@ const GROUPS = [
     ["conntrack-failures", "times that it could not be followed"],
     ["conntrack-waiting", "of its connections, those no packet has shown here yet"],
   ]],
+  ["Names of hosts", [
+    ["names-asked", "addresses that the resolver was asked about"],
+    ["names-known", "of which the answer is remembered"],
+    ["names-waiting", "that wait for their turn, or for the resolver"],
+    ["names-refused", "times that too many were waiting"],
+  ]],
   ["Packets of no connection", [
     ["untracked-bytes", "the bytes of all below"],
     ["cut-link", "VLAN or PPPoE header cut short or malformed"],

@@ -3,8 +3,9 @@
 /** @import { Row } from "./protocol.js" */
 import { COLUMNS } from "./columns.js";
 import { FLAGS } from "./flags.js";
-import { clock, duration, grouped, rate, roughBytes } from "./format.js";
+import { clock, duration, grouped, rate, roughBytes, splitEndpoint } from "./format.js";
 import { make } from "./make.js";
+import { hostName, serviceName } from "./names.js";
 import { SAMPLES, Sparkline } from "./sparkline.js";
 
 const PROTOCOLS = /** @type {Record<string, string>} */ ({ tcp: "TCP", udp: "UDP", icmp: "ICMP", icmpv6: "ICMPv6", gre: "GRE", sctp: "SCTP", dccp: "DCCP", "udp-lite": "UDP-Lite" });
@@ -140,12 +141,19 @@ export class Detail {
     const destination = row["dst-address"];
     const seenAs = String(row["reply-dst-address"] ?? source);
     const really = String(row["reply-src-address"] ?? destination);
-    const steps = [make("p", "end", make("small", "", "Source"), source)];
-    if (seenAs !== source) steps.push(make("p", "nat", make("small", "", "seen by the destination as"), seenAs));
+    const steps = [this.#end("end", "Source", source, row)];
+    if (seenAs !== source) steps.push(this.#end("nat", "seen by the destination as", seenAs, row));
     steps.push(make("div", "flows", this.#flow(row, "orig", "↓", "there"), this.#flow(row, "repl", "↑", "back")));
-    steps.push(make("p", "end", make("small", "", "Destination"), destination));
-    if (really !== destination) steps.push(make("p", "nat", make("small", "", "translated to"), really));
+    steps.push(this.#end("end", "Destination", destination, row));
+    if (really !== destination) steps.push(this.#end("nat", "translated to", really, row));
     return make("div", "way", ...steps);
+  }
+
+  /** One end, with its names where those are wanted. @param {string} className @param {string} what @param {string} value @param {Row} row */
+  #end(className, what, value, row) {
+    const [address, port] = splitEndpoint(value);
+    const names = [hostName(address), port && serviceName(row.protocol, port)].filter(Boolean).join(" ");
+    return make("p", className, make("small", "", what), value, ...(names ? [make("span", "names", names)] : []));
   }
 
   /** @param {Row} row @param {string} prefix @param {string} arrow @param {string} className */

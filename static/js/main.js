@@ -2,9 +2,10 @@
 
 /** @import { Trouble } from "./live.js" */
 /** @import { Message, RowsMessage } from "./protocol.js" */
+import { Act } from "./act.js";
 import { Charts } from "./charts.js";
 import { Chooser } from "./chooser.js";
-import { CARD_COLUMNS, COLUMN } from "./columns.js";
+import { CARD_COLUMNS, COLUMN, DEFAULT_COLUMNS } from "./columns.js";
 import { Counters } from "./counters.js";
 import { Detail } from "./detail.js";
 import { Display } from "./display.js";
@@ -15,6 +16,7 @@ import { helpDialog } from "./help.js";
 import { Hold } from "./hold.js";
 import { bindKeys } from "./keys.js";
 import { Live } from "./live.js";
+import * as names from "./names.js";
 import { Search } from "./search.js";
 import { Settings } from "./settings.js";
 import { Status } from "./status.js";
@@ -28,6 +30,9 @@ import { View } from "./view.js";
 const byId = (id) => /** @type {T} */ (document.getElementById(id));
 
 const narrow = matchMedia("(max-width: 720px)");
+/** Pixels, as in narrow.css. */
+const CARD_HEIGHT = 72;
+const CARD_LINE = 20;
 
 const view = new View();
 const display = new Display();
@@ -42,6 +47,7 @@ const counters = new Counters(byId("counters"), byId("all-counters"));
 const charts = new Charts(byId("charts"), byId("open-charts"));
 const exporting = new Export(byId("export"));
 const settings = new Settings(byId("settings"));
+const act = new Act(table, display);
 const hold = new Hold(table.body);
 const live = new Live(`${location.protocol === "https:" ? "wss" : "ws"}://${location.host}/live`);
 
@@ -56,8 +62,8 @@ function ask() {
   answerDue = true;
   const filter = refused === view.filter ? (display.message?.filter ?? "") : view.filter;
   const held = display.message?.group ? [] : display.heldIds;
-  const watch = [...new Set([...held, ...(detail.row ? [detail.row[".id"]] : [])])].slice(0, 500);
-  live.show({ filter, sort: view.sort, ...range, ...(view.group && { group: view.group }), ...(watch.length && { watch }) });
+  const watch = [...new Set([...(detail.row ? [detail.row[".id"]] : []), ...act.picks.ids, ...held])].slice(0, 500);
+  live.show({ filter, sort: view.sort, ...range, ...(view.group && { group: view.group }), ...(watch.length && { watch }), ...(names.wanted.hosts && { names: true }) });
 }
 
 /** Another filter or order. What is shown stays until the answer is here. */
@@ -78,18 +84,22 @@ function take(message) {
   if (answers) answerDue = false;
   display.accept(message);
   if (regrouped) useColumns();
-  if (other) table.restart();
+  if (other) {
+    act.picks.clear();
+    table.restart();
+  }
   table.refresh();
 }
 
 /** Those of what is shown, which may not be what has been asked for yet. */
 function useColumns() {
   const group = display.message ? (display.message.group ?? "") : view.group;
-  const names = narrow.matches ? CARD_COLUMNS : view.columns;
+  const chosen = (narrow.matches ? view.cards : view.columns).flatMap((name) => COLUMN.get(name) ?? []);
+  const lines = chosen.filter(({ name }) => !CARD_COLUMNS.includes(name)).length;
+  table.host.style.setProperty("--row-height", narrow.matches && !group ? `${CARD_HEIGHT + lines * CARD_LINE}px` : "");
   table.host.classList.toggle("grouped", group !== "");
   table.host.setAttribute("aria-label", group ? `Connections by ${GROUPS.get(group)?.one}` : "Connections");
-  byId("open-columns").hidden = group !== "";
-  table.setColumns(group ? groupColumns(group, narrow.matches) : names.flatMap((name) => COLUMN.get(name) ?? []));
+  table.setColumns(group ? groupColumns(group, narrow.matches) : narrow.matches ? chosen : [...act.columns, ...chosen]);
   fillCards();
 }
 
@@ -111,6 +121,7 @@ live.onMessage = (/** @type {Message} */ message) => {
     table.stay();
   } else {
     if (message.filter === view.filter) search.error("");
+    if (message.names) names.take(message.names);
     take(message);
     applyHold();
     if (detail.row && !status.paused) {
@@ -118,6 +129,7 @@ live.onMessage = (/** @type {Message} */ message) => {
       const row = message.rows.find((one) => one[".id"] === id) ?? message.watched?.[id];
       if (row !== undefined) detail.update(row ?? undefined);
     }
+    act.follow();
     status.count(message);
     counters.paint(message.counters ?? {});
     settings.follow(message);
@@ -160,6 +172,11 @@ byId("retry").addEventListener("click", () => live.connect());
 
 /** @param {string[]} names */
 function chooseColumns(names) {
+  if (narrow.matches) {
+    view.cards = names;
+    useColumns();
+    return;
+  }
   view.columns = names;
   view.keepColumns();
   view.write("replace");
@@ -171,7 +188,21 @@ table.head.onMove = (/** @type {string} */ name, /** @type {string | undefined} 
   const at = before === undefined ? rest.length : rest.indexOf(before);
   chooseColumns(rest.toSpliced(at, 0, name));
 };
-byId("open-columns").addEventListener("click", () => chooser.show(view.columns));
+byId("open-columns").addEventListener("click", () => {
+  if (narrow.matches) chooser.show(view.cards, CARD_COLUMNS, names.wanted);
+  else chooser.show(view.columns, DEFAULT_COLUMNS, names.wanted);
+});
+
+/** Numbers become names, or the other way. */
+function repaint() {
+  table.refresh();
+  if (detail.row) detail.update(detail.row);
+}
+chooser.onNames = async (/** @type {Partial<typeof names.wanted>} */ change) => {
+  await names.choose(change);
+  repaint();
+  ask();
+};
 
 view.onChange = () => {
   refused = undefined;
@@ -258,6 +289,10 @@ function openDetail() {
   ask();
 }
 
+act.onAllowed = useColumns;
+act.onChange = ask;
+byId("remove-one").addEventListener("click", () => act.remove(detail.row));
+
 table.onSelect = () => {
   if (detail.open && !display.message?.group) openDetail();
 };
@@ -333,6 +368,8 @@ bindKeys({
       else table.host.focus();
     } else if (detail.open) {
       detail.close();
+    } else if (act.picks.count) {
+      act.picks.clear();
     } else {
       table.select(-1);
     }
@@ -342,8 +379,11 @@ bindKeys({
   ArrowDown: () => step(1),
   ArrowUp: () => step(-1),
   Enter: openDetail,
+  " ": () => act.toggle(),
+  x: () => act.remove(),
 });
 
+names.load().then(repaint);
 themeSwitch(byId("theme"));
 search.fill(view.filter);
 table.head.widths = view.keptWidths();

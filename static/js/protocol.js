@@ -11,6 +11,7 @@
  * @property {number} offset
  * @property {number} limit At most 500.
  * @property {string} [group] Groups by this instead of connections.
+ * @property {boolean} [names] The names of hosts too.
  * @property {string[]} [watch] Ids of connections to be told of wherever they stand; at most 500.
  *
  * @typedef {object} RowsMessage
@@ -26,6 +27,7 @@
  * @property {string} [group] The rows are groups by this: `.id` is the filter that means one's connections.
  * @property {number} [connections] Of groups: how many connections they have together.
  * @property {Record<string, Row | null>} [watched] The watched connections; null: it has ended.
+ * @property {Record<string, string>} [names] Of hosts by their addresses, as far as they are known.
  * @property {Record<string, number>} [counters]
  * @property {{active: boolean, reason: string}} [tracking] Whether connections are tracked, and why.
  * @property {number} [settings] Another number whenever the tracking settings are others.

@@ -3,7 +3,13 @@
 import { session } from "./session.js";
 
 /** The server did not do it; the message is in its own words, or says that it does not answer. */
-export class Refusal extends Error {}
+export class Refusal extends Error {
+  /** @param {string} message @param {number} [status] Of its answer; without one, there was none. */
+  constructor(message, status) {
+    super(message);
+    this.status = status;
+  }
+}
 
 /**
  * @param {string} path
@@ -18,7 +24,7 @@ async function ask(path, options) {
     throw new Refusal("The server does not answer.");
   }
   const answer = await response.json().catch(() => ({}));
-  if (!response.ok) throw new Refusal(answer.detail ?? answer.message ?? `The server answers ${response.status}.`);
+  if (!response.ok) throw new Refusal(answer.detail ?? answer.message ?? `The server answers ${response.status}.`, response.status);
   return answer;
 }
 

@@ -38,6 +38,12 @@ export class SettingField {
   /** @type {number | undefined} */
   #savedTimer;
 
+  /** Whoever may not change it sees it all the same. @param {boolean} allowed */
+  allow(allowed) {
+    this.#control.disabled = !allowed;
+    this.#reset.hidden = !allowed;
+  }
+
   /** It was changed here. @type {() => void} */
   onSaved = () => {};
 

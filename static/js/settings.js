@@ -5,6 +5,7 @@
 import { grouped } from "./format.js";
 import { make } from "./make.js";
 import { Refusal, get } from "./server.js";
+import { session } from "./session.js";
 import { SettingField } from "./setting-field.js";
 
 /**
@@ -72,7 +73,8 @@ export class Settings {
     const asked = ++this.#asked;
     try {
       const described = /** @type {Described} */ (await get("/page/settings"));
-      if (asked === this.#asked) this.#paint(described);
+      const { role } = await session();
+      if (asked === this.#asked) this.#paint(described, role === "full");
     } catch (error) {
       if (!(error instanceof Refusal)) throw error;
       this.#alert.textContent = error.message;
@@ -80,11 +82,11 @@ export class Settings {
     this.#alert.hidden = asked !== this.#asked || !this.#alert.textContent;
   }
 
-  /** @param {Described} described */
-  #paint(described) {
+  /** @param {Described} described @param {boolean} allowed */
+  #paint(described, allowed) {
     this.#alert.textContent = "";
     this.#version = described.version;
-    if (!this.#fields.size) this.#make(described.settings);
+    if (!this.#fields.size) this.#make(described.settings, allowed);
     for (const setting of described.settings) this.#fields.get(setting.name)?.update(setting);
     const tiles = make("div", "state", this.#tracking(described), this.#room(described), this.#interfaces(described));
     if (tiles.isEqualNode(this.#state)) return;
@@ -92,8 +94,9 @@ export class Settings {
     this.#state = tiles;
   }
 
-  /** @param {Setting[]} settings */
-  #make(settings) {
+  /** @param {Setting[]} settings @param {boolean} allowed Whether this user may change them. */
+  #make(settings, allowed) {
+    if (!allowed) this.#body.append(make("p", "takes", "You may look at the settings; changing them takes a user of the full role."));
     let rest = settings;
     for (const [title, belongs] of SECTIONS) {
       const chosen = rest.filter(belongs);
@@ -105,6 +108,7 @@ export class Settings {
       for (const setting of chosen) {
         const field = new SettingField(setting);
         field.onSaved = () => void this.#load();
+        field.allow(allowed);
         this.#fields.set(setting.name, field);
         section.append(field.element);
       }

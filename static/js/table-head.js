@@ -57,6 +57,13 @@ export class TableHead {
     cell.dataset.column = column.name;
     cell.setAttribute("role", "columnheader");
     cell.setAttribute("aria-colindex", String(at + 1));
+    if (column.unsorted) {
+      const title = document.createElement("span");
+      title.className = "unseen";
+      title.textContent = column.title;
+      cell.append(title);
+      return cell;
+    }
     const button = document.createElement("button");
     button.type = "button";
     button.title = column.help;
@@ -102,6 +109,7 @@ export class TableHead {
       moved ||= Math.abs(event.clientX - start.clientX) > SLOP;
       if (!moved) return;
       before = headings.find((heading) => {
+        if (!heading.querySelector("button")) return false; // what cannot be carried stays first
         const box = heading.getBoundingClientRect();
         return event.clientX < box.left + box.width / 2;
       });

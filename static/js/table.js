@@ -220,6 +220,7 @@ export class Table {
         const cell = document.createElement("div");
         cell.className = `cell${column.numeric ? " numeric" : ""}${column.mono ? " mono" : ""}`;
         cell.dataset.column = column.name;
+        cell.dataset.title = `${column.title}${column.arrow ? ` ${column.arrow}` : ""}`;
         cell.setAttribute("role", "gridcell");
         cell.setAttribute("aria-colindex", String(at + 1));
         element.append(cell);

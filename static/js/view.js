@@ -3,12 +3,13 @@
  * of taste and not of the view (widths, the columns one always wants) stays in this browser.
  */
 
-import { COLUMN, DEFAULT_COLUMNS } from "./columns.js";
+import { CARD_COLUMNS, COLUMN, DEFAULT_COLUMNS } from "./columns.js";
 import { DEFAULT_GROUP_SORT, GROUPS, sortsGroups } from "./groups.js";
 
 const DEFAULT_SORT = "-orig-rate";
 const COLUMNS_KEY = "ctweb.columns";
 const WIDTHS_KEY = "ctweb.widths";
+const CARDS_KEY = "ctweb.cards";
 
 /** @param {string} list @returns {string[]} */
 function knownColumns(list) {
@@ -83,6 +84,17 @@ export class View {
     const address = location.pathname + (text && `?${text}`);
     if (how === "push") history.pushState(null, "", address);
     else history.replaceState(null, "", address);
+  }
+
+  /** What a row shows on a narrow screen: kept in this browser, and no part of the address. @returns {string[]} */
+  get cards() {
+    const cards = kept(CARDS_KEY);
+    const known = knownColumns(Array.isArray(cards) ? cards.join() : "");
+    return known.length ? known : [...CARD_COLUMNS];
+  }
+
+  set cards(names) {
+    localStorage.setItem(CARDS_KEY, JSON.stringify(names));
   }
 
   keepColumns() {

@@ -54,10 +54,20 @@ class Server:
     def start(self) -> None:
         with self._log.open("ab") as log:
             self.process = self.router.start(
-                CTWEB, "run", "--interface", "lan", "--listen", f"127.0.0.1:{PORT}", "--state-dir", self._state_dir,
+                *self._with_resolver(), CTWEB, "run", "--interface", "lan", "--listen", f"127.0.0.1:{PORT}",
+                "--state-dir", self._state_dir,
                 stderr=log,
             )  # fmt: skip
         wait_for("ctweb answers", self._healthy)
+
+    def _with_resolver(self) -> tuple[object, ...]:
+        """What starts a program whose resolver asks the router's loopback."""
+        self._state_dir.parent.mkdir(exist_ok=True)
+        parts = {"resolv.conf": "nameserver 127.0.0.1\noptions timeout:30\n", "nsswitch.conf": "hosts: files dns\n"}
+        for name, text in parts.items():
+            (self._state_dir.parent / name).write_text(text)
+        mounts = " && ".join(f'mount --bind "$0/{name}" /etc/{name}' for name in parts)
+        return ("unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', self._state_dir.parent)
 
     def stop(self) -> None:
         assert self.process is not None

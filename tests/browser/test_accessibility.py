@@ -34,6 +34,15 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
         page.keyboard.press("Enter")
         expect(page.locator("#detail")).to_be_visible()
         assert complaints(page) == []
+        page.keyboard.press("x")
+        expect(page.get_by_role("dialog", name="Remove")).to_be_visible()
+        assert complaints(page) == []
+        page.keyboard.press("Escape")
+        if width > 720:
+            page.keyboard.press(" ")
+            expect(page.get_by_role("region", name="Selected connections")).to_be_visible()
+            assert complaints(page) == []
+            page.keyboard.press("Escape")
     page.get_by_role("button", name="Charts of the last hour").click()
     expect(page.locator(".chart canvas")).to_have_count(5)
     assert complaints(page) == []
@@ -48,7 +57,12 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
     page.get_by_label("Filter connections").fill("no-row-has-this")
     expect(page.get_by_role("heading", name="Nothing matches")).to_be_visible()
     assert complaints(page) == []
-    for opener in ("Keys and flags", "All counters", "Settings (s)", "Export", *(["Columns"] if width > 720 else [])):
+    page.get_by_label("Filter connections").fill("udp")
+    page.get_by_role("button", name="Remove all that match").click()
+    expect(page.locator("#remove .question")).to_contain_text("that match")
+    assert complaints(page) == []
+    page.keyboard.press("Escape")
+    for opener in ("Keys and flags", "All counters", "Settings (s)", "Export", "Columns"):
         page.get_by_title(opener).click()
         expect(page.get_by_role("dialog")).to_be_visible()
         if opener.startswith("Settings"):
