@@ -239,6 +239,13 @@ static __always_inline void tcp_out_of_window(struct conn *conn, u64 word, u64 e
 	}
 }
 
+/* Does NAT write addresses of another length into the payload (FTP's PORT)? Then each end acknowledges numbers that the other has not
+ * sent: both are seen as they come in, before nf_conntrack sets that right. */
+static __always_inline bool is_rewritten(u64 word)
+{
+	return word & STATUS_BIT(STATUS_HELPER) && word & STATUS_BIT(STATUS_SRCNAT | STATUS_DSTNAT);
+}
+
 /* `word`: the entry's, as it was when the packet came. */
 static __always_inline int tcp_packet(struct conn *conn, u64 word, u64 expires, u64 now, const struct packet *packet,
 				      u64 direction, const struct settings *settings, u64 *scratch, struct change *change)
@@ -265,7 +272,8 @@ static __always_inline int tcp_packet(struct conn *conn, u64 word, u64 expires, 
 	if (step == STEP_WINDOW) {
 		int window = window_check(conn, packet, direction, class, state);
 
-		if (unlikely(window != WINDOW_IN) && !settings->tcp_liberal && !(conn->tcp_flags[direction] & SIDE_LIBERAL)) {
+		if (unlikely(window != WINDOW_IN) && !settings->tcp_liberal && !(conn->tcp_flags[direction] & SIDE_LIBERAL) &&
+		    !is_rewritten(word)) {
 			if (window == WINDOW_IGNORE)
 				return VERDICT_IGNORED;
 			tcp_out_of_window(conn, word, expires, now, direction, class, settings, change);

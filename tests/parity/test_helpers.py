@@ -26,6 +26,7 @@ table inet helpers {
         tcp dport 21 ct helper set "ftp-control"
         udp dport 69 ct helper set "tftp-control"
     }
+    chain after { type nat hook postrouting priority srcnat; }
 }
 """
 
@@ -65,6 +66,9 @@ WAYS = {
 }
 
 
+WAYS_THROUGH = ("PASV", "PORT")
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_ftp(lab: Parity, hosts: Paths, files: Path, way: str):
     """Who opens the data connection is told on the control connection."""
@@ -85,6 +89,29 @@ def test_ftp(lab: Parity, hosts: Paths, files: Path, way: str):
         assert len(kernel) == 1
         assert ours == kernel
         assert {origin[0] == path.server for origin, _ in ours} == {way in ("EPRT", "PORT")}
+
+
+@pytest.mark.parametrize("way", WAYS_THROUGH)
+def test_ftp_through_a_translation(lab: Parity, hosts: Paths, files: Path, way: str):
+    """In PORT nf_conntrack's helper writes a longer address: from there on the two ends count differently."""
+    path = hosts[0]
+    public = path.host(2, 238 + WAYS_THROUGH.index(way))
+    lab.router.ip(f"addr add {public}/32 dev wan")
+    lab.router.run("nft", f"add rule inet helpers after ip saddr {path.client} snat ip to {public}")
+    options = [option.format(client=path.client) for option in WAYS[way]]
+    url = path.url(21).replace("http", "ftp")
+    with ftp_server(lab, path, files):
+        size = lab.client.run(
+            "curl", "-sS", "-o", "/dev/null", "-w", "%{size_download}", "--interface", path.client, *options,
+            f"{url}/file", "-o", "/dev/null", f"{url}/file",
+        )  # fmt: skip
+    assert size == str(SIZE) * 2
+    agreed = lab.agree(path)
+    assert [c.state for c in agreed] == ["time-wait"] * 3
+    assert all(c.srcnat or c.dstnat for c in agreed)
+    kernel, ours = lab.expected(path)
+    assert len(kernel) == 2
+    assert ours == kernel
 
 
 def serve_tftp(request: socket.socket, answer: socket.socket, count: int) -> None:
