@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what ctweb needs on Debian or Ubuntu; quick and silent when nothing is missing.
+# Installs what ctweb needs on Debian or Ubuntu, and makes its user; quick and silent when nothing is missing.
 #   ./setup.sh setup   to run ctweb
 #   ./setup.sh run     the same, but ask for root and a kernel that is new enough first
 #   ./setup.sh install the same as setup, and what make install makes the manual pages with
@@ -75,6 +75,19 @@ install_packages() {
 	[ -z "$missing" ] || die "still missing after installing them: $missing- is something else in the way, for example a $PYTHON that is not the distribution's?"
 }
 
+# -- The user that ctweb becomes once its programs are attached.
+make_user() {
+	if getent passwd ctweb >/dev/null || [ "$(id -u)" -ne 0 ]; then
+		return
+	fi
+	say "making the system user ctweb"
+	{
+		getent group ctweb || groupadd --system ctweb
+		useradd --system --gid ctweb --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ctweb
+	} >&2 || getent passwd ctweb >&2 || # another one that ran at the same time did
+		say "could not make the system user ctweb; the reason is above. Without it ctweb stays root."
+}
+
 # -- What PyPI provides, in a venv that sees the distribution's modules.
 venv_is_usable() {
 	grep -qx 'home = /usr/bin' .venv/pyvenv.cfg 2>/dev/null &&
@@ -129,6 +142,7 @@ if [ "$mode" = run ]; then
 fi
 
 install_packages "$mode"
+make_user
 if ! venv_is_usable; then
 	[ ! -e .venv ] || say "making .venv anew: it was made from another Python or for another directory"
 	rm -rf .venv

@@ -77,8 +77,10 @@ def configured(command: Callable[..., Any]) -> Callable[..., Any]:
     )
     @functools.wraps(command)
     def with_config(config_file: Path | None, state_dir: Path | None, **arguments: Any) -> Any:
+        file = configuration.ConfigFile(config_file)
+
         def read() -> Config:
-            return overridden(configuration.load(config_file), state_dir=state_dir and state_dir.absolute())
+            return overridden(file.load(), state_dir=state_dir and state_dir.absolute())
 
         click.get_current_context().obj = read
         with failing_in_one_line(ConfigError):

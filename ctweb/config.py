@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from ctweb.privileges import USER
 from ctweb.rules import Rule, RuleError, parse_rules
 from ctweb.settings import LONGEST, MINUTE, SECOND, SettingError, Tracking, parse_changes, parse_time
 
@@ -116,22 +118,54 @@ _KEYS = {f.encode_name: f.name for f in msgspec.structs.fields(Config)}
 _TYPES = get_type_hints(Config, include_extras=True)
 
 
+class ConfigFile:
+    """The configuration in `path`; None: the default file, which need not exist.
+
+    What was read stays open, for a process that may not open the file again once it has given up root.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = DEFAULT if path is None else path
+        self._needed = path is not None
+        self._descriptor = -1
+
+    def load(self) -> Config:
+        """Read it, as it is now. Raises ConfigError."""
+        try:
+            text = self._read()
+        except FileNotFoundError:
+            if not self._needed:
+                return Config()
+            raise ConfigError(f"{self.path}: there is no such file") from None
+        except (OSError, ValueError) as error:
+            why = str(error.strerror if isinstance(error, OSError) else error)
+            if isinstance(error, PermissionError) and self._descriptor >= 0:  # it could be, by root
+                why += f"; let the group {USER} read it (chgrp, chmod g+r) and enter the directories above, or restart"
+            raise ConfigError(f"{self.path}: cannot be read: {why}") from None
+        if len(text) > LARGEST_FILE:
+            raise ConfigError(f"{self.path}: larger than {LARGEST_FILE} bytes, which is no configuration")
+        return parse(text, str(self.path))
+
+    def _read(self) -> bytes:
+        try:
+            descriptor = os.open(self.path, os.O_RDONLY | os.O_CLOEXEC)
+        except PermissionError:
+            # The one that is open has no name any more: another was put in its place.
+            if self._descriptor < 0 or not os.fstat(self._descriptor).st_nlink:
+                raise
+        else:
+            if self._descriptor >= 0:
+                os.close(self._descriptor)
+            self._descriptor = descriptor
+        with os.fdopen(os.dup(self._descriptor), "rb") as opened:
+            if opened.seekable():
+                opened.seek(0)
+            return opened.read(LARGEST_FILE + 1)
+
+
 def load(path: Path | None) -> Config:
-    """The configuration in `path`; None: the default file, which need not exist. Raises ConfigError."""
-    file = DEFAULT if path is None else path
-    try:
-        with file.open("rb") as opened:
-            text = opened.read(LARGEST_FILE + 1)
-    except FileNotFoundError:
-        if path is None:
-            return Config()
-        raise ConfigError(f"{file}: there is no such file") from None
-    except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else str(error)
-        raise ConfigError(f"{file}: cannot be read: {why}") from None
-    if len(text) > LARGEST_FILE:
-        raise ConfigError(f"{file}: larger than {LARGEST_FILE} bytes, which is no configuration")
-    return parse(text, str(file))
+    """The configuration in `path`, as ConfigFile reads it. Raises ConfigError."""
+    return ConfigFile(path).load()
 
 
 def parse(text: bytes, file: str) -> Config:

@@ -78,6 +78,7 @@ class Enabled:
         self._looked = time.monotonic()
         self._seen = False
         self._deciding = threading.Lock()  # one decision at a time, from the look to the switch
+        self._firewall = firewall.Firewall()
         self._verdict = self._decide()
         self._bell = firewall.bell()
         self._wake = os.eventfd(0)
@@ -103,6 +104,7 @@ class Enabled:
         os.close(self._wake)
         if self._bell is not None:
             self._bell.close()
+        self._firewall.close()
 
     def page_opened(self) -> None:
         with self._clients:
@@ -145,7 +147,7 @@ class Enabled:
         rule = ""
         if setting == "auto":
             try:
-                rule = firewall.reason()
+                rule = self._firewall.reason()
             except OSError as error:
                 rule = f"cannot tell whether there is a firewall rule ({error})"
         return decide(setting, Needs(self._rules(), rule, pages, quiet, seen), self._auto_timeout())

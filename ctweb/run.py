@@ -7,16 +7,18 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import gunicorn.config
+import msgspec
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ctweb import instance, log, service
+from ctweb import instance, log, privileges, service
 from ctweb.capacity import default_max_entries, machine_memory
-from ctweb.config import Config, Listen
+from ctweb.config import Config, ConfigError, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
 from ctweb.datapath.build import BuildError, BuildOptions, Datapath, compile_datapath
 from ctweb.datapath.conntrack import Conntrack
@@ -26,12 +28,13 @@ from ctweb.datapath.marking import Marking
 from ctweb.datapath.pins import Pins
 from ctweb.enabled import Enabled
 from ctweb.instance import InstanceError
+from ctweb.privileges import Account, PrivilegeError
 from ctweb.reload import Reload
 from ctweb.rules import RuleError
 from ctweb.state import StateError
 from ctweb.tracker import Tracker
 from ctweb.web import metrics, server
-from ctweb.web.app import create_app
+from ctweb.web.app import STATIC, create_app
 from ctweb.web.live import Live
 
 logger = logging.getLogger(__name__)
@@ -79,7 +82,7 @@ def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Conf
         with ExitStack() as stack:
             try:
                 stack.callback(reload.stop)
-                _run(config, stack, reload, stop, keep=keep)
+                _run(config, stack, reload, stop, reread, keep=keep)
             finally:
                 service.stopping()
                 # What is left to do takes no time, and must be done.
@@ -87,16 +90,21 @@ def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Conf
                 signal.signal(signal.SIGINT, signal.SIG_IGN)
     except _Stopped:
         logger.info("stopped while starting")
-    except (AttachError, BuildError, InstanceError, NoSuchInterfaceError, RuleError, StateError) as error:
+    except (
+        AttachError, BuildError, InstanceError, NoSuchInterfaceError, PrivilegeError, RuleError, StateError
+    ) as error:  # fmt: skip
         raise RunError(str(error)) from error
     except (OSError, NetlinkError) as error:
         raise RunError(f"the kernel refused: {error}") from error
 
 
-def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, keep: bool) -> None:
+def _run(
+    config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, reread: Callable[[], Config], *, keep: bool
+) -> None:
     if keep and not os.path.ismount(BPFFS):
         raise RunError(f"--keep needs a BPF file system: mount -t bpf bpf {BPFFS}")
-    stack.enter_context(instance.only_instance(config.state_dir))
+    account = _account()
+    state_dir = stack.enter_context(_claimed(config.state_dir, account))
     listener = stack.enter_context(_listen(config.listen))
 
     stop.check()
@@ -104,12 +112,11 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
     datapath = compile_datapath(BuildOptions(config.max_entries or default_max_entries(machine_memory())), pins)
     stack.callback(datapath.close)
     stop.check()
-    tracker = Tracker(datapath, config.tracking, config.state_dir)
+    tracker = Tracker(datapath, config.tracking, state_dir)
     marking = Marking(datapath.set_rules, datapath.rule_dtype, tracker.marks.number)
     marking.set(config.rule)
     stop.check()
     conntrack = Conntrack(datapath, tracker.marks, config.marks)
-    conntrack.start()
     stack.callback(conntrack.stop)
     tracker.follow(conntrack)
     enabled = Enabled(
@@ -125,10 +132,14 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
         keep=keep,
         noticed=marking.interfaces_are,
         attached=enabled.verdict.active,
+        owner=None if account is None else (account.uid, account.gid),
     )
-    stop.check()
+    datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})  # takes root: see privileges.py
     _attach(interfaces, datapath, pins, keep=keep)
     stack.callback(interfaces.stop)
+    _give_up_root(account, reread)
+    conntrack.start()
+    interfaces.start()
     enabled.start(interfaces.set_attached)
     stack.callback(enabled.stop)
     tracker.enabled = enabled
@@ -154,7 +165,7 @@ def _run(config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, *, 
             top_hosts=lambda: reload.config.metrics.top_hosts,
         ),
     )
-    stack.enter_context(instance.announced(config.state_dir, host, port))
+    stack.enter_context(instance.announced(state_dir, host, port))
     if not ipaddress.ip_address(host).is_loopback:
         logger.warning("there is no sign-in yet: whoever reaches port %d sees the table and may change settings", port)
     logger.info("open %s", _url(host, port))
@@ -173,7 +184,7 @@ def _attach(interfaces: Interfaces, datapath: Datapath, pins: Pins, *, keep: boo
     try:
         if keep:
             datapath.keep()  # before the first packet: from here on this process may be killed
-        interfaces.start()
+        interfaces.attach()
         if keep:
             pins.forget_older_calls()
         else:
@@ -181,6 +192,48 @@ def _attach(interfaces: Interfaces, datapath: Datapath, pins: Pins, *, keep: boo
     except BaseException:
         pins.remove()
         raise
+
+
+@contextmanager
+def _claimed(state_dir: Path, account: Account | None) -> Iterator[Path]:
+    """A path to the state directory, this process's alone, whoever it becomes. Raises InstanceError, PrivilegeError."""
+    with instance.only_instance(state_dir), privileges.within_reach(state_dir) as reached:
+        if account is not None:
+            privileges.hand_over(reached, account)
+        yield reached
+
+
+def _account() -> Account | None:
+    """The user to become. None, and a warning, where that cannot be: root goes on, without root's capabilities."""
+    account = privileges.account()
+    if account is None:
+        logger.warning(
+            "there is no user %s to run as, so it stays root; `make setup` makes it, or: %s",
+            privileges.USER, privileges.HOW_TO_MAKE_USER,
+        )  # fmt: skip
+        return None
+    program = (Path(__file__), STATIC / "index.html", Path(msgspec.__file__))
+    if refused := privileges.out_of_reach(program, account):
+        logger.warning(
+            "the user %s may not read %s, where this program lies, so it stays root; "
+            "`make install` puts a copy where everybody may read it", privileges.USER, refused
+        )  # fmt: skip
+        return None
+    return account
+
+
+def _give_up_root(account: Account | None, reread: Callable[[], Config]) -> None:
+    """From here on there are one user's files and two capabilities. Raises PrivilegeError."""
+    service.reach()
+    privileges.drop(account)
+    # gunicorn gives its files to whoever it was imported by.
+    gunicorn.config.User.default, gunicorn.config.Group.default = os.geteuid(), os.getegid()
+    who = "root" if account is None else f"user {privileges.USER}"
+    logger.info("running as %s with %s alone", who, " and ".join(privileges.KEPT))
+    try:
+        reread()
+    except ConfigError as error:
+        logger.warning("%s; a reload will not read it", error)
 
 
 def _listen(listen: Listen) -> socket.socket:

@@ -5,6 +5,8 @@ The protocol is a datagram of lines on the socket that NOTIFY_SOCKET names; see 
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import logging
 import os
 import socket
@@ -14,18 +16,34 @@ from collections.abc import Callable
 log = logging.getLogger(__name__)
 
 
+def reach() -> None:
+    """Connect, for a process that may not have the right to do so later. `tell` says what is wrong."""
+    if name := os.environ.get("NOTIFY_SOCKET", ""):
+        with contextlib.suppress(OSError):
+            _connected(name)
+
+
 def tell(*lines: str) -> None:
     """Send these assignments, such as `READY=1`. What cannot be sent is logged: the work goes on without."""
     name = os.environ.get("NOTIFY_SOCKET", "")
     if not name:
         return
-    address = "\0" + name[1:] if name.startswith("@") else name  # @: not in the file system
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sender:
-            sender.connect(address)
-            sender.sendall("\n".join(lines).encode())
+        _connected(name).sendall("\n".join(lines).encode())
     except OSError as error:
         log.warning("cannot tell systemd %s at %s: %s", lines[0], name, error.strerror)
+
+
+@functools.cache
+def _connected(name: str) -> socket.socket:
+    """Raises OSError."""
+    sender = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+    try:
+        sender.connect("\0" + name[1:] if name.startswith("@") else name)  # @: not in the file system
+    except OSError:
+        sender.close()
+        raise
+    return sender
 
 
 def reloading() -> None:

@@ -1,7 +1,7 @@
 """The tracking settings that were changed while the program ran, kept in the state directory.
 
 They stand above the configuration file's. The file is written whole and swapped in, so a crash leaves either the old
-one or the new one, and nobody but root reads it.
+one or the new one, and nobody but its owner reads it.
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ def load(directory: Path, base: Tracking) -> tuple[Tracking, dict[str, str]]:
     A saved setting that is no longer valid is logged and left out. Raises StateError if the file cannot be used.
     """
     path = directory / FILE
+    shown = os.path.realpath(path)
     try:
         saved = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
     except FileNotFoundError:
         return base, {}
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise StateError(f"cannot use the saved settings in {path}: {error}; mend or remove the file") from None
+        raise StateError(f"cannot use the saved settings in {shown}: {error}; mend or remove the file") from None
     good: dict[str, str] = {}
     for name, value in saved.items():
         try:
             base = parse_changes(base, {name: value})
         except SettingError as error:
-            log.warning("saved setting left out: %s; it stands in %s", error, path)
+            log.warning("saved setting left out: %s; it stands in %s", error, shown)
         else:
             good[name] = value
     return base, good
@@ -63,6 +64,6 @@ def save(directory: Path, changes: dict[str, str]) -> None:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
         raise StateError(
-            f"cannot save the settings in {path}: {error.strerror}; nothing was changed. "
+            f"cannot save the settings in {os.path.realpath(path)}: {error.strerror}; nothing was changed. "
             "Is the state directory writable and the disk not full?"
         ) from None

@@ -73,12 +73,15 @@ completion fish fish/vendor_completions.d/ctweb.fish
 
 # -- The service, its configuration (an existing one stays as it is) and its state.
 install -D -m 644 service/ctweb.service "$DESTDIR$PREFIX/lib/systemd/system/ctweb.service"
-install -d -m 750 "$DESTDIR/etc/ctweb"
+# Root writes the configuration; the program, which reads it again as the user ctweb, may not.
+install -d -m 750 -g ctweb "$DESTDIR/etc/ctweb"
 if [ ! -e "$DESTDIR/etc/ctweb/ctweb.toml" ]; then
 	"$PYTHON" -m ctweb.commented_config >"$source/ctweb.toml"
-	install -m 640 "$source/ctweb.toml" "$DESTDIR/etc/ctweb/ctweb.toml"
+	install -m 640 -g ctweb "$source/ctweb.toml" "$DESTDIR/etc/ctweb/ctweb.toml"
+elif [ "$(stat -c %G "$DESTDIR/etc/ctweb/ctweb.toml")" = root ]; then
+	chgrp ctweb "$DESTDIR/etc/ctweb/ctweb.toml" # an earlier version put it there
 fi
-install -d -m 700 "$DESTDIR/var/lib/ctweb"
+install -d -m 700 -o ctweb -g ctweb "$DESTDIR/var/lib/ctweb"
 
 if [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
 	systemctl daemon-reload

@@ -53,13 +53,16 @@ def new_namespace() -> Iterator[str]:
 class Ctweb:
     """One `ctweb run`, and its answers."""
 
-    def __init__(self, state_dir: Path, *arguments: str, interfaces: Sequence[str] = ("lo",)) -> None:
+    def __init__(
+        self, state_dir: Path, *arguments: str, interfaces: Sequence[str] = ("lo",), by: Sequence[str | Path] = ()
+    ) -> None:
+        """`by`: what runs the command, such as unshare."""
         self.state_dir = state_dir
         self.log = state_dir.with_suffix(f".log{next(_numbers)}")
         named = [word for name in interfaces for word in ("--interface", name)]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
-                [CTWEB, "run", "--state-dir", state_dir, *named, *arguments], stderr=log
+                [*by, CTWEB, "run", "--state-dir", state_dir, *named, *arguments], stderr=log
             )
 
     def ready(self) -> Ctweb:

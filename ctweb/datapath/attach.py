@@ -47,12 +47,13 @@ class AttachError(Exception):
 class Means:
     """How programs may be held on interfaces.
 
+    pins: where links are pinned, and found that an earlier run left; None: there are none.
     keep: pin the links under `pins`, so that they outlive the process; needs a mounted bpffs.
     tcx: False goes the way of kernels without tcx links.
     """
 
     netlink: IPRoute
-    pins: Path
+    pins: Path | None
     keep: bool = False
     tcx: bool = True
 
@@ -103,14 +104,15 @@ class Attachment:
     def _put_link(self, hook: Hook, programs: Mapping[str, int], means: Means) -> None:
         """A new link, or the one that a kept run left, with its program swapped."""
         program = _program(programs, hook, self.shape)
-        pin = means.pins / f"{self.interface.index}-{hook.name.lower()}"
-        link = _adopt(pin, self.interface.index, program) or BpfLink.create(program, self.interface.index, hook)
+        pin = means.pins and means.pins / f"{self.interface.index}-{hook.name.lower()}"
+        link = (pin and _adopt(pin, self.interface.index, program)) or BpfLink.create(
+            program, self.interface.index, hook
+        )
         self.links.append(link)
         if not means.keep:
             link.unpin()
-        elif link.pinned is None:
+        elif pin is not None and link.pinned is None:
             try:
-                pin.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 link.pin(pin)
             except OSError as error:
                 raise AttachError(
@@ -163,13 +165,16 @@ def namespace_pins(bpffs: Path = BPFFS) -> Path:
     return bpffs / "ctweb" / str(os.stat("/proc/thread-self/ns/net").st_ino)
 
 
-def detach_leftovers(netlink: IPRoute, pins: Path, *, sparing: Mapping[int, Attachment]) -> list[str]:
+def detach_leftovers(
+    netlink: IPRoute, pins: Path, *, sparing: Mapping[int, Attachment], in_use: bool = False
+) -> list[str]:
     """Remove what earlier runs left in this namespace, and pins of interfaces that are gone, wherever they were.
 
-    `sparing`: what is attached now, by interface index. Answers what was removed, in words.
+    `sparing`: what is attached now, by interface index. `in_use`: the directory `pins` stays, though it may be empty.
+    Answers what was removed, in words.
     """
     removed = []
-    ours = {link.pinned for attachment in sparing.values() for link in attachment.links}
+    ours = {pins / link.pinned.name for each in sparing.values() for link in each.links if link.pinned}
     for pin in sorted(pins.parent.glob("*/*")) if pins.parent.is_dir() else []:
         if pin in ours or pin.is_dir() or not _remove(pin, unless_attached=pin.parent != pins):
             continue
@@ -177,7 +182,7 @@ def detach_leftovers(netlink: IPRoute, pins: Path, *, sparing: Mapping[int, Atta
         # The last link of a namespace that is gone: its table goes too.
         if pin.parent != pins and all(path.is_dir() for path in pin.parent.iterdir()):
             Pins(pin.parent).remove()
-    if pins.is_dir() and not any(pins.iterdir()):
+    if not in_use and pins.is_dir() and not any(pins.iterdir()):
         pins.rmdir()
     for index in sorted(clsact.interfaces(netlink)):
         if not (index in sparing and sparing[index].filters) and clsact.detach(netlink, index):

@@ -29,12 +29,47 @@ _GET_INFO = 64  # IPT_SO_GET_INFO, IP6T_SO_GET_INFO
 _INFO = struct.Struct("=32s I 5I 5I I I")  # name, hooks, entry points, underflows, entries, size
 
 
+class Firewall:
+    """The firewall of the network namespace that this is made in."""
+
+    def __init__(self) -> None:
+        # By the path of its list: only root may open it, and whoever has it open may read it again and again.
+        self._lists: dict[Path, int] = {}
+        self._open_lists()
+
+    def reason(self) -> str:
+        """What there is, in words; "" if there is no rule, or the kernel has neither. Raises OSError."""
+        if _nftables_rule():
+            return "there is an nftables rule"
+        self._open_lists()
+        for family, level, path in _LEGACY:
+            table = _iptables_table(family, level, self._lists[path]) if path in self._lists else ""
+            if table:
+                return f"there is an iptables rule in table {table}"
+        return ""
+
+    def _open_lists(self) -> None:
+        """They are there once the kernel has the older iptables. Raises OSError."""
+        for _, _, path in _LEGACY:
+            if path not in self._lists:
+                try:
+                    self._lists[path] = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+                except FileNotFoundError:
+                    continue
+                except PermissionError:
+                    text = "the older iptables came into use after the start; restart ctweb to have it see their rules"
+                    raise OSError(errno.EACCES, text) from None
+
+    def close(self) -> None:
+        for descriptor in self._lists.values():
+            os.close(descriptor)
+        self._lists.clear()
+
+
 def reason() -> str:
-    """What there is, in words; "" if there is no rule, or the kernel has neither. Raises OSError."""
-    if _nftables_rule():
-        return "there is an nftables rule"
-    table = _iptables_table()
-    return f"there is an iptables rule in table {table}" if table else ""
+    """What Firewall.reason says, asked once. Raises OSError."""
+    with contextlib.closing(Firewall()) as firewall:
+        return firewall.reason()
 
 
 def bell() -> socket.socket | None:
@@ -82,24 +117,19 @@ def _nftables_rule() -> bool:
     return kind != _NLMSG_DONE
 
 
-def _iptables_table() -> str:
+def _iptables_table(family: int, level: int, tables: int) -> str:
     """The first table of the older iptables that has more in it than the policies of its chains; "" if none has.
 
-    Only tables that are there are asked: asking for another would make it.
+    `tables`: descriptor of the list of those that are there. Only they are asked: asking for another would make it.
     """
-    for family, level, names in _LEGACY:
-        try:
-            tables = names.read_text().split()
-        except FileNotFoundError:
-            continue
-        for table in tables:
-            info = ctypes.create_string_buffer(_INFO.pack(table.encode(), *[0] * 13), _INFO.size)
-            size = ctypes.c_uint32(_INFO.size)
-            with socket.socket(family, socket.SOCK_RAW, socket.IPPROTO_RAW) as asking:
-                if libc.getsockopt(asking.fileno(), level, _GET_INFO, info, ctypes.byref(size)) != 0:
-                    code = ctypes.get_errno()
-                    raise OSError(code, f"{os.strerror(code)} (iptables table {table})")
-            _, hooks, *_, entries, _ = _INFO.unpack(info.raw)
-            if entries > hooks.bit_count() + 1:  # a policy for each chain, and the end
-                return table
+    for table in os.pread(tables, 4096, 0).decode().split():
+        info = ctypes.create_string_buffer(_INFO.pack(table.encode(), *[0] * 13), _INFO.size)
+        size = ctypes.c_uint32(_INFO.size)
+        with socket.socket(family, socket.SOCK_DGRAM) as asking:  # of any kind; a raw one would take CAP_NET_RAW
+            if libc.getsockopt(asking.fileno(), level, _GET_INFO, info, ctypes.byref(size)) != 0:
+                code = ctypes.get_errno()
+                raise OSError(code, f"{os.strerror(code)} (iptables table {table})")
+        _, hooks, *_, entries, _ = _INFO.unpack(info.raw)
+        if entries > hooks.bit_count() + 1:  # a policy for each chain, and the end
+            return table
     return ""

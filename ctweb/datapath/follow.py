@@ -58,6 +58,7 @@ class Interfaces:
     tcx: False goes the way of kernels without tcx links.
     noticed: told of all interfaces there are, at each look.
     attached: False starts without programs; see `set_attached`.
+    owner: user and group that this process will be of once `attach` is done, and that then pin.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Interfaces:
         bpffs: Path = BPFFS,
         noticed: Callable[[Mapping[int, Interface]], None] | None = None,
         attached: bool = True,
+        owner: tuple[int, int] | None = None,
     ) -> None:
         self._programs = programs
         self._map = seen_map
@@ -79,7 +81,10 @@ class Interfaces:
         self._names = tuple(names)
         self._keep = keep
         self._tcx = tcx
-        self._pins = namespace_pins(bpffs)
+        self._leftovers = namespace_pins(bpffs)
+        self._pins: Path | None = self._leftovers  # where to pin, or what to take over from
+        self._pins_descriptor = -1
+        self._owner = owner
         self._noticed = noticed
         self._wanted = attached
         self._lock = threading.Lock()  # held while any of the following changes
@@ -97,7 +102,13 @@ class Interfaces:
         return self._reports
 
     def start(self) -> None:
-        """Attach, clear away what earlier runs left, and follow changes from here on.
+        """Attach, if that has not been done, and follow changes from here on. Raises as `attach` does."""
+        if self._bell is None:
+            self.attach()
+        self._thread.start()
+
+    def attach(self) -> None:
+        """Attach, and clear away what earlier runs left. What is to be root's work ends here.
 
         Raises NoSuchInterfaceError or AttachError for a named interface, with nothing left attached.
         """
@@ -108,16 +119,32 @@ class Interfaces:
         try:
             with self._lock, IPRoute() as netlink:
                 check_names(read(netlink), self._names)
+                if self._keep:
+                    self._open_pins()
                 self._look(netlink, strict=True)
-                for removed in detach_leftovers(netlink, self._pins, sparing=self._attached):
+                for removed in detach_leftovers(
+                    netlink, self._leftovers, sparing=self._attached, in_use=self._keep
+                ):
                     log.info("removed what an earlier run left: %s", removed)
+                if not self._keep:
+                    self._pins = None
         except BaseException as error:
             self._keep = False
             self.stop()
             if isinstance(error, OSError | NetlinkError):
                 raise AttachError(f"cannot attach to the interfaces: {error.args[-1]}; see `ctweb doctor`") from error
             raise
-        self._thread.start()
+
+    def _open_pins(self) -> None:
+        """Make the directory for pins, give it to its owner, and keep hold of it: what lies above is root's alone."""
+        try:
+            self._leftovers.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._pins_descriptor = os.open(self._leftovers, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            if self._owner is not None:
+                os.fchown(self._pins_descriptor, *self._owner)
+        except OSError as error:
+            raise AttachError(f"cannot keep programs beyond the run: {self._leftovers}: {error.strerror}") from error
+        self._pins = Path(f"/proc/self/fd/{self._pins_descriptor}")
 
     def replace(self, programs: Mapping[str, int]) -> None:
         """Swap in newly built programs, each without a gap. Raises AttachError if one could not be swapped."""
@@ -157,6 +184,9 @@ class Interfaces:
         self._bell.close()
         self._bell = None
         os.close(self._quit)
+        if self._pins_descriptor >= 0:
+            os.close(self._pins_descriptor)
+            self._pins_descriptor = -1
 
     def _follow(self) -> None:
         assert self._bell is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import suppress
 from typing import Literal
 
@@ -55,6 +55,12 @@ class Programs(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self._codes)
+
+    def load_all(self, kinds: Collection[Literal["tc", "xdp"]]) -> None:
+        """Load all of these kinds: for a process that will not have the right later on. Raises BuildError, OSError."""
+        for name, code in self._codes.items():
+            if code.kind in kinds:
+                self[name]
 
     def ask_rules(self, ask: bool) -> None:
         """Whether the hooks ask the rules about new connections. Raises BuildError, OSError."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import configparser
 import http.client
 import os
+import pwd
 import re
 import signal
 import socket
@@ -63,20 +64,35 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return destdir
 
 
-def test_everything_is_roots_and_secrets_are_for_nobody_else(installed: Path):
+def test_everything_is_roots_but_the_state_and_secrets_are_for_nobody_else(installed: Path):
+    """Root writes the configuration, and the service, which is the user ctweb's, may read it again."""
+    user = pwd.getpwnam("ctweb")
+    special = {
+        "etc/ctweb": (0o750, 0, user.pw_gid),
+        "etc/ctweb/ctweb.toml": (0o640, 0, user.pw_gid),
+        "var/lib/ctweb": (0o700, user.pw_uid, user.pw_gid),
+    }
     for path in [installed / name for name in ("usr", "etc", "var")]:
         for each in (path, *path.rglob("*")):
             found = each.lstat()
+            if expected := special.pop(str(each.relative_to(installed)), None):
+                assert (stat.S_IMODE(found.st_mode), found.st_uid, found.st_gid) == expected, each
+                continue
             assert (found.st_uid, found.st_gid) == (0, 0), each
             assert stat.S_ISLNK(found.st_mode) or not found.st_mode & 0o022, each
-    for name, mode in {
-        "etc/ctweb": 0o750,
-        "etc/ctweb/ctweb.toml": 0o640,
-        "var/lib/ctweb": 0o700,
-        "usr/local/bin/ctweb": 0o755,
-        "usr/local/lib/ctweb": 0o755,
-    }.items():
-        assert stat.S_IMODE((installed / name).stat().st_mode) == mode, name
+            if each.is_dir() or each == installed / "usr/local/bin/ctweb":
+                assert stat.S_IMODE(found.st_mode) == 0o755, each
+    assert not special
+
+
+def test_others_may_not_read_configuration_and_state(installed: Path):
+    for name, reader in {"etc/ctweb/ctweb.toml": "cat", "var/lib/ctweb": "ls"}.items():
+        done = subprocess.run(
+            in_place(installed, f"exec setpriv --reuid=65534 --regid=65534 --clear-groups {reader} /{name}"),
+            cwd="/", capture_output=True, text=True, timeout=60, check=False,
+        )  # fmt: skip
+        assert done.returncode != 0
+        assert "Permission denied" in done.stderr
 
 
 def test_the_program_is_a_copy_that_needs_neither_the_clone_nor_its_venv(installed: Path):
@@ -131,6 +147,7 @@ def test_the_service_runs_with_what_its_unit_leaves_it(installed: Path, namespac
     bounds = ",".join(["-all", *(f"+{name}" for name in capabilities)])
     script = f"""
         mount -t tmpfs tmpfs /tmp
+        mount -t proc -o hidepid=invisible proc /proc
         mkdir -m 700 /run/ctweb
         mount --bind /run/ctweb /run/ctweb; mount --bind /var/lib/ctweb /var/lib/ctweb
         mount -o remount,bind,ro /run; mount -o remount,bind,ro /var/lib; mount -o remount,bind,ro /
@@ -149,7 +166,13 @@ def test_the_service_runs_with_what_its_unit_leaves_it(installed: Path, namespac
             connection.close()
             assert '"lo":"tc"' in health
             status = Path(f"/proc/{process.pid}/status").read_text()
+            user = pwd.getpwnam("ctweb")
             assert re.search(r"NoNewPrivs:\t1", status)
+            assert re.search(rf"Uid:\t{user.pw_uid}\t", status)
+            assert re.search(rf"CapPrm:\t{1 << 12 | 1 << 39:016x}\n", status)
+            process.send_signal(signal.SIGHUP)
+            assert systemd.recv(100).startswith(b"RELOADING=1")
+            assert systemd.recv(100) == b"READY=1"
             process.send_signal(signal.SIGTERM)
             assert process.wait(timeout=30) == 0
             assert systemd.recv(100) == b"STOPPING=1"

@@ -51,6 +51,24 @@ def test_nothing_missing_is_silent_and_keeps_the_venv(mode):
     assert (ROOT / ".venv/pyvenv.cfg").stat().st_mtime_ns == before
 
 
+def test_the_user_that_it_runs_as_is_made_once():
+    made = shell("""
+        mount -t tmpfs tmpfs /mnt
+        mkdir /mnt/upper /mnt/work
+        mount -t overlay overlay -o lowerdir=/etc,upperdir=/mnt/upper,workdir=/mnt/work /etc
+        sed -i /^ctweb:/d /etc/passwd /etc/group /etc/shadow /etc/gshadow
+        ./setup.sh setup
+        getent passwd ctweb
+        id -Gn ctweb
+        ./setup.sh setup
+    """)
+    assert made.returncode == 0, made.stderr
+    assert made.stderr.count("making the system user ctweb") == 1
+    passwd, groups = made.stdout.splitlines()
+    assert re.fullmatch(r"ctweb:[^:]*:\d{3}:\d{3}:[^:]*:/nonexistent:/usr/sbin/nologin", passwd)
+    assert groups == "ctweb"
+
+
 def test_make_run_needs_root_and_says_so():
     output = said(shell(f"{UNPRIVILEGED} make run"))
     assert "needs root" in output
