@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import capabilities, packet_cost, sweep
+from bench import capabilities, packet_cost, rest, sweep
 from bench.figure import Figure, as_json, as_markdown, replace_generated
 from bench.machine import machine
 from ctweb.datapath.build import BuildError
@@ -24,6 +24,7 @@ def measured(quick: bool) -> Iterator[Figure]:
     yield from packet_cost.figures(runs=200_000 if quick else 10_000_000, rounds=3 if quick else 5)
     yield from capabilities.figures(runs=100_000 if quick else 2_000_000, rounds=3 if quick else 5)
     yield from sweep.figures(rounds=3 if quick else 9)
+    yield from rest.figures(rounds=1 if quick else 5)
 
 
 def main() -> int:

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from bench import capabilities, packet_cost, sweep
+from bench import capabilities, packet_cost, rest, sweep
 from bench.figure import Figure, Samples, as_json, as_markdown, replace_generated
 
 FAST, SLOW = Samples.of([1.0, 2.0, 9.0]), Samples.of([4.0, 3.0, 5.0])
@@ -59,6 +59,16 @@ def test_capabilities_are_measured_on_what_they_say():
     figures = list(capabilities.figures(runs=1000, rounds=1, connections=1000))
     assert len({figure.name for figure in figures}) == 2 + len(list(capabilities.cases()))
     assert {(figure.target, figure.met) for figure in figures} == {("", None)}
+
+
+def test_the_whole_table_is_asked_for_and_nf_conntrack_has_as_many():
+    """Raises if a connection is missing from either."""
+    figures = list(rest.figures(rounds=1, entries=20_000))
+    assert [figure.unit for figure in figures] == ["s", "s", "s", "MB"]
+    first, whole, four, memory = figures
+    assert first.value < four.value < whole.value
+    assert memory.beside_value > 10  # MB of rows
+    assert all(figure.met is not None for figure in figures)
 
 
 def test_sweep_reads_every_connection():
