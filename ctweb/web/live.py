@@ -156,8 +156,12 @@ class Live:
                     client.close(TRY_AGAIN_LATER, f"too many clients: {CLIENTS} are connected, try again later")
         except (ConnectionClosed, OSError) as error:
             log.debug("a websocket ended: %s", error)
-        client.thread.join(CLOSE_SECONDS)
-        client.sock.hang_up()
+        finally:
+            client.thread.join(CLOSE_SECONDS)
+            client.sock.hang_up()
+            # It wakes at once. Were the socket closed under it, it would wait for its next ping: clients that come and go
+            # would leave hundreds of such threads behind.
+            client.thread.join()
 
     def _talk(self, client: Any) -> None:
         hello = {"type": "hello", "version": metadata.version("ctweb"), "interval": 1.0}
