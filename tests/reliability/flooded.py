@@ -18,7 +18,7 @@ from lab.traffic import Sockets, agree, udp_count
 from reliability.flood import NETWORK
 
 MAX_ENTRIES = 100_000
-LIMITED = f"max-entries = {MAX_ENTRIES}\n{CONFIG}enabled = \"yes\"\n"
+LIMITED = f'max-entries = {MAX_ENTRIES}\n{CONFIG}enabled = "yes"\n'
 CONVERSATIONS = 20
 TESTS = Path(__file__).parents[1]
 
@@ -158,7 +158,9 @@ def try_one(client: Namespace, listener: socket.socket, ctweb: Tracked, story: S
 
             def shown() -> bool:
                 asked = time.monotonic()
-                rows = ctweb.rows(protocol="tcp", src_port=port, dst_port=str(listener.getsockname()[1]), assured="true")
+                rows = ctweb.rows(
+                    protocol="tcp", src_port=port, dst_port=str(listener.getsockname()[1]), assured="true"
+                )
                 story.asked.append(time.monotonic() - asked)
                 return len(rows) == 1
 

@@ -1,0 +1,15 @@
+"""Less than a minute of what `make soak` does for an hour."""
+
+from __future__ import annotations
+
+from reliability.soak import check, soak
+
+SECONDS, ROUND = 40, 8
+
+
+def test_mixed_traffic_and_clients_that_come_and_go(tmp_path):
+    """That the accounts are even at the end is checked on the way."""
+    story = soak(SECONDS, tmp_path, ROUND)
+    assert check(story) == []
+    assert story.real > 20
+    assert story.samples[-1].created > 10_000
