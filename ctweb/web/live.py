@@ -159,8 +159,8 @@ class Live:
         finally:
             client.thread.join(CLOSE_SECONDS)
             client.sock.hang_up()
-            # It wakes at once. Were the socket closed under it, it would wait for its next ping: clients that come and go
-            # would leave hundreds of such threads behind.
+            # It wakes at once. Were the socket closed under it, it would wait for its next ping, and clients that come
+            # and go would leave hundreds of such threads behind.
             client.thread.join()
 
     def _talk(self, client: Any) -> None:

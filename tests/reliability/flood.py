@@ -1,7 +1,7 @@
 """New connections without end, each from another sender: `python -m reliability.flood INTERFACE MAC SECONDS [RATE]`.
 
-Without a rate (connections a second) as fast as it can. To 10.66.0.0/16, by way of the machine that has the MAC. Its end
-must take frames by NAPI (GRO on, or an XDP program).
+Without a rate (connections a second) as fast as it can. To 10.66.0.0/16, by way of the machine that has the MAC, whose
+end must take frames by NAPI (GRO on, or an XDP program).
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 from pathlib import Path
+from typing import ClassVar
 
 from ctweb.datapath.bpf import PROG_TEST_RUN, SYS_BPF, TestRunAttr
 from ctweb.datapath.build import SOURCE
@@ -25,8 +26,10 @@ UDP_SHARE = 96  # of 256
 class XdpContext(ctypes.Structure):
     """The kernel's `struct xdp_md`."""
 
-    _fields_ = [(name, ctypes.c_uint32) for name in
-                ("data", "data_end", "data_meta", "ingress_ifindex", "rx_queue_index", "egress_ifindex")]  # fmt: skip
+    _fields_: ClassVar = [
+        (name, ctypes.c_uint32)
+        for name in ("data", "data_end", "data_meta", "ingress_ifindex", "rx_queue_index", "egress_ifindex")
+    ]
 
 
 class Flood:

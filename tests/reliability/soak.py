@@ -1,7 +1,7 @@
 """Mixed traffic, thousands of new connections a second, clients that come and go: `make soak ARGS="--minutes 60"`.
 
-Every half a minute, when the clients have left, what the program holds is noted. After the first rounds it must not grow,
-and at the end every packet must be accounted for.
+Every half a minute, when the clients have left, what the program holds is noted. After the first rounds it must not
+grow, and at the end every packet must be accounted for.
 """
 
 from __future__ import annotations
