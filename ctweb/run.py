@@ -134,9 +134,10 @@ def _run(
         attached=enabled.verdict.active,
         owner=None if account is None else (account.uid, account.gid),
     )
-    datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})  # takes root: see privileges.py
     _attach(interfaces, datapath, pins, keep=keep)
     stack.callback(interfaces.stop)
+    # Packets are counted from here on. What interfaces and rules to come may want takes root to load: see privileges.py.
+    datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
     _give_up_root(account, reread)
     conntrack.start()
     interfaces.start()
