@@ -136,7 +136,7 @@ def _run(
     )
     _attach(interfaces, datapath, pins, keep=keep)
     stack.callback(interfaces.stop)
-    # Packets are counted from here on. What interfaces and rules to come may want takes root to load: see privileges.py.
+    # Packets are counted from here on. What interfaces and rules may want later takes root to load: see privileges.py.
     datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
     _give_up_root(account, reread)
     conntrack.start()
