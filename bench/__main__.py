@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import capabilities, packet_cost, rest, sweep
+from bench import capabilities, dashboard, packet_cost, rest, sweep
 from bench.figure import Figure, as_json, as_markdown, replace_generated
 from bench.machine import machine
 from ctweb.datapath.build import BuildError
@@ -19,12 +19,13 @@ from ctweb.datapath.build import BuildError
 HERE = Path(__file__).parent
 
 
-def measured(quick: bool) -> Iterator[Figure]:
+def measured(quick: bool, seconds: float) -> Iterator[Figure]:
     """Every figure, as it is done."""
     yield from packet_cost.figures(runs=200_000 if quick else 10_000_000, rounds=3 if quick else 5)
     yield from capabilities.figures(runs=100_000 if quick else 2_000_000, rounds=3 if quick else 5)
     yield from sweep.figures(rounds=3 if quick else 9)
     yield from rest.figures(rounds=1 if quick else 5)
+    yield from dashboard.figures(seconds=seconds, rounds=2 if quick else 5)
 
 
 def main() -> int:
@@ -32,6 +33,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="make bench ARGS=...", description=__doc__)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs")
     parser.add_argument("--docs", action="store_true", help="write the table in docs/benchmarks.md")
+    parser.add_argument("--page-seconds", type=float, help="how long the page is watched; default 60, --quick 15")
     options = parser.parse_args()
     if os.geteuid() != 0:
         print("bench: loading BPF programs needs root: start again with sudo (sudo make bench)", file=sys.stderr)
@@ -42,7 +44,7 @@ def main() -> int:
     print(", ".join(f"{key} {value}" for key, value in here.items()), flush=True)
     figures = []
     try:
-        for figure in measured(options.quick):
+        for figure in measured(options.quick, options.page_seconds or (15 if options.quick else 60)):
             print(figure.line(), flush=True)
             figures.append(figure)
     except BuildError as error:

@@ -6,9 +6,11 @@ import ctypes
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 from bcc.libbcc import lib
+from numpy.typing import NDArray
 
 from bench.figure import Figure, Samples
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
@@ -24,12 +26,17 @@ BATCH = 65_536
 
 def fill(datapath: Datapath, entries: int) -> None:
     """Put that many live TCP connections into the map, each with counters of its own. Raises OSError."""
-    number = np.arange(entries, dtype=np.uint32)
+    put(datapath, *connections(datapath, np.arange(entries, dtype=np.uint32)))
+
+
+def connections(datapath: Datapath, number: NDArray[np.uint32]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Keys and leaves of the connections with these numbers."""
+    entries = len(number)
     keys = np.zeros(entries, datapath.key_dtype)
     keys["lo_addr"][:, 0] = (0x0A000000 + (number >> 4)).astype(">u4").view(np.uint32)
     keys["hi_addr"][:, 0] = np.uint32(0xC0A80001)
-    keys["lo_port"] = 1024 + (number & 15)
-    keys["hi_port"] = 443
+    keys["lo_port"] = (1024 + (number & 15)).astype(">u2").view(np.uint16)
+    keys["hi_port"] = np.array(443, ">u2").view(np.uint16)
     keys["protocol"], keys["family"] = 6, 4
     leaves = np.zeros(entries, datapath.leaf_dtype)
     now = datapath.clock.now()
@@ -39,6 +46,12 @@ def fill(datapath: Datapath, entries: int) -> None:
     leaves["tcp_state"] = datapath.enums["tcp_state"]["TCP_ESTABLISHED"]
     leaves["packets"] = (number[:, np.newaxis] & 0xFFF) + 1
     leaves["bytes"] = leaves["packets"] * 1000
+    return keys, leaves
+
+
+def put(datapath: Datapath, keys: NDArray[Any], leaves: NDArray[Any]) -> None:
+    """Write entries into the map, over those that are there. Raises OSError."""
+    entries = len(keys)
     for start in range(0, entries, BATCH):
         part = slice(start, start + BATCH)
         count = ctypes.c_uint32(len(keys[part]))
