@@ -93,5 +93,8 @@ export const COLUMN = new Map(COLUMNS.map((column) => [column.name, column]));
 /** @type {readonly string[]} */
 export const DEFAULT_COLUMNS = COLUMNS.filter((column) => !column.optional).map((column) => column.name);
 
+/** On a screen of middling width: what goes through them stands beside the ends, the rest follows. @type {readonly string[]} */
+export const MIDDLE_COLUMNS = [...new Set(["protocol", "src-address", "dst-address", "orig-rate", "repl-rate", "tcp-state", "timeout", ...DEFAULT_COLUMNS])];
+
 /** What a row is on a narrow screen: a card of three lines (narrow.css places them by name), and a line for each other column that was chosen. */
 export const CARD_COLUMNS = ["protocol", "tcp-state", "flags", "timeout", "src-address", "dst-address", "orig-rate", "repl-rate"];

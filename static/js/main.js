@@ -3,9 +3,10 @@
 /** @import { Trouble } from "./live.js" */
 /** @import { Message, RowsMessage } from "./protocol.js" */
 import { Act } from "./act.js";
+import { Cards } from "./cards.js";
 import { Charts } from "./charts.js";
 import { Chooser } from "./chooser.js";
-import { CARD_COLUMNS, COLUMN, DEFAULT_COLUMNS } from "./columns.js";
+import { CARD_COLUMNS, COLUMN, DEFAULT_COLUMNS, MIDDLE_COLUMNS } from "./columns.js";
 import { Counters } from "./counters.js";
 import { Detail } from "./detail.js";
 import { Display } from "./display.js";
@@ -30,6 +31,7 @@ import { View } from "./view.js";
 const byId = (id) => /** @type {T} */ (document.getElementById(id));
 
 const narrow = matchMedia("(max-width: 720px)");
+const middle = matchMedia("(max-width: 1000px)");
 /** Pixels, as in narrow.css. */
 const CARD_HEIGHT = 72;
 const CARD_LINE = 20;
@@ -41,6 +43,7 @@ const empty = new Empty();
 const search = new Search(byId("search"));
 new Suggestions(search.input, byId("suggestions"));
 const table = new Table(byId("table"), display);
+const cards = new Cards(byId("card-sort"), byId("card-order"));
 const chooser = new Chooser(byId("columns"));
 const detail = new Detail(byId("detail"));
 const counters = new Counters(byId("counters"), byId("all-counters"));
@@ -70,7 +73,7 @@ function ask() {
 function askAnew() {
   table.head.setSort(view.sort);
   groupBy.value = view.group;
-  syncCards();
+  cards.show(view.sort);
   table.askFromTop();
 }
 
@@ -91,16 +94,23 @@ function take(message) {
   table.refresh();
 }
 
+/** Those that were chosen, or that the width of the screen suggests. */
+function columnNames() {
+  if (narrow.matches) return view.cards;
+  const chosen = view.columns.join() !== DEFAULT_COLUMNS.join();
+  return chosen || !middle.matches ? view.columns : [...MIDDLE_COLUMNS];
+}
+
 /** Those of what is shown, which may not be what has been asked for yet. */
 function useColumns() {
   const group = display.message ? (display.message.group ?? "") : view.group;
-  const chosen = (narrow.matches ? view.cards : view.columns).flatMap((name) => COLUMN.get(name) ?? []);
+  const chosen = columnNames().flatMap((name) => COLUMN.get(name) ?? []);
   const lines = chosen.filter(({ name }) => !CARD_COLUMNS.includes(name)).length;
   table.host.style.setProperty("--row-height", narrow.matches && !group ? `${CARD_HEIGHT + lines * CARD_LINE}px` : "");
   table.host.classList.toggle("grouped", group !== "");
   table.host.setAttribute("aria-label", group ? `Connections by ${GROUPS.get(group)?.one}` : "Connections");
   table.setColumns(group ? groupColumns(group, narrow.matches) : narrow.matches ? chosen : [...act.columns, ...chosen]);
-  fillCards();
+  cards.fill(view.group ? groupColumns(view.group, true) : [...COLUMN.values()].filter((column) => !column.optional), view.sort);
 }
 
 live.onMessage = (/** @type {Message} */ message) => {
@@ -184,13 +194,12 @@ function chooseColumns(names) {
 }
 chooser.onChange = chooseColumns;
 table.head.onMove = (/** @type {string} */ name, /** @type {string | undefined} */ before) => {
-  const rest = view.columns.filter((other) => other !== name);
+  const rest = columnNames().filter((other) => other !== name);
   const at = before === undefined ? rest.length : rest.indexOf(before);
   chooseColumns(rest.toSpliced(at, 0, name));
 };
 byId("open-columns").addEventListener("click", () => {
-  if (narrow.matches) chooser.show(view.cards, CARD_COLUMNS, names.wanted);
-  else chooser.show(view.columns, DEFAULT_COLUMNS, names.wanted);
+  chooser.show(columnNames(), narrow.matches ? CARD_COLUMNS : DEFAULT_COLUMNS, names.wanted);
 });
 
 /** Numbers become names, or the other way. */
@@ -235,21 +244,7 @@ hold.onChange = applyHold;
 table.onScroll = () => hold.scrolled();
 byId("live").addEventListener("click", () => setPaused(!status.paused));
 
-/* On a narrow screen the headings give way to a list of orders. */
-
-const cardSort = /** @type {HTMLSelectElement} */ (byId("card-sort"));
-const cardOrder = byId("card-order");
-function fillCards() {
-  const columns = view.group ? groupColumns(view.group, true) : [...COLUMN.values()].filter((column) => !column.optional);
-  cardSort.replaceChildren(...columns.map(({ title, arrow, name }) => new Option(title + (arrow ? ` ${arrow}` : ""), name)));
-  syncCards();
-}
-function syncCards() {
-  cardSort.value = view.sort.replace(/^-/, "");
-  cardOrder.textContent = view.sort.startsWith("-") ? "↓" : "↑";
-}
-cardSort.addEventListener("change", () => table.head.onSort(cardSort.value));
-cardOrder.addEventListener("click", () => table.head.onSort(cardSort.value));
+cards.onSort = table.head.onSort;
 
 /* Groups instead of connections, and from a group to its connections. */
 
@@ -391,10 +386,12 @@ table.head.setSort(view.sort);
 placeGroupBy();
 groupBy.value = view.group;
 useColumns();
-narrow.addEventListener("change", () => {
-  placeGroupBy();
-  useColumns();
-});
+for (const width of [narrow, middle]) {
+  width.addEventListener("change", () => {
+    placeGroupBy();
+    useColumns();
+  });
+}
 status.paint();
 empty.paint(undefined, undefined);
 live.connect();

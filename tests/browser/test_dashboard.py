@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import socket
 
 from lab.network import IPV4
 from playwright.sync_api import Page, expect
@@ -183,3 +184,76 @@ def test_the_theme_is_kept(server: Server, page: Page) -> None:
     # Back to what the system has: it is followed again.
     page.emulate_media(color_scheme="dark")
     assert page.evaluate(background) == dark
+
+
+def test_the_panel_draws_the_way_through_nat_and_tells_the_states_seen(server: Server, page: Page) -> None:
+    server.router.run("nft", "add table ip panel")
+    chain = "{ type nat hook postrouting priority 100; }"
+    server.router.run("nft", f"add chain ip panel out {chain}")
+    server.router.run("nft", "add rule ip panel out oifname wan masquerade")
+    try:
+        page.goto("/?filter=dport:5141")
+        with (
+            server.server.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
+            server.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
+        ):
+            listener.bind((IPV4.server, 5141))
+            listener.listen()
+            client.connect((IPV4.server, 5141))
+            accepted, (translated, port) = listener.accept()
+            assert translated != IPV4.client
+            cell(to_port(page, 5141), "timeout").click()
+            panel = page.locator("#detail")
+            ends = panel.locator(".way .end, .way .nat")
+            source = ":".join(map(str, client.getsockname()))
+            expect(ends).to_have_text(
+                [f"Source{source}", f"seen by the destination as{translated}:{port}", f"Destination{IPV4.server}:5141"]
+            )
+            expect(panel).to_contain_text("its source address is translated")
+            expect(panel).to_contain_text(re.compile(r"23h59m\d+s left unless a packet comes"))
+            client.sendall(b"x" * 100_000)
+            assert len(accepted.recv(100_000, socket.MSG_WAITALL)) == 100_000
+            expect(panel.locator(".peak")).to_have_text(re.compile(r"peak [1-9][\d.]* [kMG]bps"))
+            accepted.close()
+            assert client.recv(1) == b""
+            client.close()
+            states = panel.locator(".states b")
+            expect(states.last).to_have_text("time-wait")
+            expect(states.first).to_have_text("established")
+            expect(panel.locator(".states li").first).to_have_text(re.compile(r"^\d\d:\d\d:\d\destablished open"))
+    finally:
+        server.router.run("nft", "delete table ip panel")
+
+
+def test_on_a_phone_what_a_card_shows_is_chosen_too(server: Server, page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    with server.udp(5145) as sender:
+        sender.send(b"1" * 72)
+        page.goto("/?filter=dport:5145")
+        row = to_port(page, 5145)
+        expect(row).to_have_count(1)
+        before = row.bounding_box()
+        page.get_by_title("Columns and names").click()
+        chooser = page.get_by_role("dialog")
+        chooser.get_by_role("checkbox", name="orig-bytes").check()
+        chooser.get_by_role("checkbox", name="tcp-state").uncheck()
+        page.keyboard.press("Escape")
+        expect(cell(row, "orig-bytes")).to_have_text("100")
+        expect(cell(row, "tcp-state")).to_have_count(0)
+        assert row.bounding_box()["height"] == before["height"] + 20
+        page.reload()
+        expect(cell(row, "orig-bytes")).to_be_visible()
+        # It is a choice for phones: the address has nothing of it, and the table on a desk is another one.
+        assert "columns=" not in page.url
+        page.set_viewport_size({"width": 1440, "height": 740})
+        expect(page.locator(HEADINGS)).to_have_count(12)
+
+
+def test_on_a_middling_screen_the_rates_are_in_sight(server: Server, page: Page) -> None:
+    page.set_viewport_size({"width": 768, "height": 740})
+    page.goto("/")
+    rate = page.get_by_role("columnheader", name="Rate, reply direction")
+    expect(rate).to_be_in_viewport(ratio=1)
+    # What was chosen stays as it was chosen.
+    page.goto("/?columns=flags,protocol,timeout")
+    expect(page.locator(HEADINGS)).to_have_text(["Flags", "Proto", "Timeout"])
