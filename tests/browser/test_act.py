@@ -160,3 +160,29 @@ def test_few_that_match_need_no_typing_but_more_that_came_meanwhile_do(server: S
         dialog.get_by_role("button", name="Remove 101").click()
         expect(page.locator("#told")).to_have_text("101 connections removed")
         assert there(server, "dport:5631") == 0
+
+
+def test_who_may_only_look_sees_none_of_it(server: Server, page: Page) -> None:
+    """The page's part, on what the server says of a user of the read role; that it refuses one is the server's part."""
+    page.route("**/page/session", lambda route: route.fulfill(json={"name": "guest", "role": "read", "csrf": ""}))
+    with ExitStack() as stack:
+        several(server, stack, 5641, 1)
+        page.goto("/?filter=dport:5641")
+        expect(page.locator("html")).to_have_attribute("data-role", "read")
+        expect(to_port(page, 5641)).to_have_count(1)
+        expect(page.locator("[data-column='picked']")).to_have_count(0)
+        page.keyboard.press("j")
+        page.keyboard.press(" ")
+        page.keyboard.press("Enter")
+        expect(page.locator("#detail")).to_be_visible()
+        page.keyboard.press("x")
+        expect(page.get_by_role("button", name="Remove", exact=False)).to_have_count(0)
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        page.keyboard.press("?")
+        expect(page.get_by_role("dialog").get_by_text("selected ones")).to_be_hidden()
+        page.keyboard.press("Escape")
+        # Settings may be looked at.
+        page.keyboard.press("s")
+        expect(page.get_by_label("icmp-timeout")).to_be_disabled()
+        expect(page.get_by_role("dialog")).to_contain_text("changing them takes a user of the full role")
+        assert there(server, "dport:5641") == 1
