@@ -2,46 +2,26 @@
 
 from __future__ import annotations
 
-import functools
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from pathlib import Path
+from contextlib import suppress
 from typing import Any
 
 import click
 import msgspec
 
-from ctweb import config as configuration
 from ctweb import state
 from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.client import Client, RefusedError
+from ctweb.command_line import Failure, configured, failing_in_one_line, overridden
 from ctweb.config import Config, ConfigError, Listen
 from ctweb.instance import InstanceError
 from ctweb.printing import Printer
 from ctweb.settings import as_routeros
 from ctweb.state import StateError
+from ctweb.user_commands import user
 
 FOLLOW_SECONDS = 1.0
-
-
-class Failure(click.ClickException):
-    """What went wrong, in one line on stderr; exit code 2."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"ctweb: {self.message}", file=file, err=file is None)
-
-
-@contextmanager
-def failing_in_one_line(*errors: type[Exception]) -> Iterator[None]:
-    """These errors end the command, with what they say."""
-    try:
-        yield
-    except errors as error:
-        raise Failure(str(error)) from None
 
 
 class ListenType(click.ParamType):
@@ -54,45 +34,6 @@ class ListenType(click.ParamType):
             return value if isinstance(value, Listen) else Listen.parse(value)
         except ValueError as error:
             raise Failure(f"--listen: {error}; it takes an address and a port such as 127.0.0.1:8291") from None
-
-
-def configured(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give the command --config and --state-dir, and what comes of them as its first argument, a Config.
-
-    The context's `obj` reads that again.
-    """
-
-    @click.option(
-        "--config",
-        "config_file",
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help=f"The configuration file.  [default: {configuration.DEFAULT}]",
-    )
-    @click.option(
-        "--state-dir",
-        type=click.Path(path_type=Path),
-        metavar="DIR",
-        help=f"Where changed settings and the running instance are found.  [default: {Config().state_dir}]",
-    )
-    @functools.wraps(command)
-    def with_config(config_file: Path | None, state_dir: Path | None, **arguments: Any) -> Any:
-        file = configuration.ConfigFile(config_file)
-
-        def read() -> Config:
-            return overridden(file.load(), state_dir=state_dir and state_dir.absolute())
-
-        click.get_current_context().obj = read
-        with failing_in_one_line(ConfigError):
-            config = read()
-        return command(config, **arguments)
-
-    return with_config
-
-
-def overridden(config: Config, **options: Any) -> Config:
-    """`config` with what was given on the command line."""
-    return msgspec.structs.replace(config, **{name: value for name, value in options.items() if value})
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -118,6 +59,11 @@ def main() -> None:
 def run(config: Config, keep: bool, log_json: bool, check_config: bool, **options: Any) -> None:
     """Track connections and serve them, in the foreground, until SIGTERM or Ctrl-C."""
     if check_config:
+        from ctweb.web.tls import Certificate  # noqa: PLC0415
+
+        with failing_in_one_line(ConfigError):
+            if config.tls:
+                Certificate(config.tls)
         click.echo("OK")
         return
     from ctweb import run as running  # noqa: PLC0415  # brings BCC and gunicorn along, slow to import
@@ -238,6 +184,9 @@ def set_settings(config: Config, changes: tuple[str, ...]) -> None:
         pairs[name] = value
     with failing_in_one_line(InstanceError, RefusedError):
         Client(config.state_dir).change_settings(pairs)
+
+
+main.add_command(user)
 
 
 @main.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlencode
@@ -10,7 +11,7 @@ from urllib.parse import urlencode
 import msgspec
 
 from ctweb import instance
-from ctweb.instance import InstanceError
+from ctweb.instance import InstanceError, Running
 
 SECONDS = 60  # for an answer to begin and to go on; a million rows take a while to make
 TREES = ("/rest/ip/firewall/connection", "/rest/ipv6/firewall/connection")
@@ -63,8 +64,10 @@ class Client:
 
     def _ask(self, method: str, path: str, body: bytes | None = None) -> bytes:
         running = self._running
-        connection = http.client.HTTPConnection(running.host, running.port, timeout=SECONDS)
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        connection = _connection(running)
+        headers = {"Authorization": f"Bearer {running.token}"}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()
@@ -81,6 +84,17 @@ class Client:
         if response.status != 200:
             raise RefusedError(_reason(response.status, answer))
         return answer
+
+
+def _connection(running: Running) -> http.client.HTTPConnection:
+    """A connection to it, not opened yet. Its certificate, made out to some name, is not asked for: the address is this
+    machine's own."""
+    if not running.tls:
+        return http.client.HTTPConnection(running.host, running.port, timeout=SECONDS)
+    context = ssl.create_default_context()
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return http.client.HTTPSConnection(running.host, running.port, timeout=SECONDS, context=context)
 
 
 def _reason(status: int, answer: bytes) -> str:

@@ -82,6 +82,21 @@ class Metrics(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_
     ] = 0
 
 
+_File = Annotated[str, Meta(pattern=r"^(/[^\x00]*)?\Z")]
+
+
+class Tls(msgspec.Struct, frozen=True, kw_only=True, rename="kebab", forbid_unknown_fields=True):
+    """HTTPS, once both files are given."""
+
+    certificate: Annotated[
+        _File, Meta(description="the path of a PEM file with the certificate, and those between it and the root's")
+    ] = ""
+    key: Annotated[_File, Meta(description="the path of a PEM file with its private key, without a passphrase")] = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.certificate)
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     """The configuration in force. Each description says what the key takes."""
 
@@ -99,6 +114,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Meta(description="a whole number from 1 to 16777216; without it, as many as suit the machine's RAM"),
     ] = None
     metrics: Annotated[Metrics, Meta(description="a table with top-hosts, 0 to 100")] = Metrics()
+    tls: Annotated[
+        Tls, Meta(description="a table with certificate and key, the absolute paths of two PEM files, for HTTPS")
+    ] = Tls()
     auto_timeout: Annotated[
         int, Meta(description='a time from 1s to 7w such as "15m"')
     ] = 15 * MINUTE
@@ -206,6 +224,8 @@ def _value(file: str, key: str, value: object) -> Any:
         converted = msgspec.convert(value, kind)
     except (msgspec.ValidationError, ValueError):
         raise ConfigError(f"{file}: {key} takes {takes.description}, not {_shown(value)}") from None
+    if isinstance(converted, Tls) and bool(converted.certificate) != bool(converted.key):
+        raise ConfigError(f"{file}: {key} takes {takes.description}: one of them is missing")
     if key == "marks":
         names: dict[int, str] = {}
         for name, number in converted.items():

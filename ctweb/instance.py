@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
+
+from ctweb import private_file
 
 RUNTIME = Path("/run/ctweb")
 
@@ -22,11 +25,22 @@ class InstanceError(Exception):
 
 
 class Running(msgspec.Struct, frozen=True):
-    """Where the running instance answers: the contents of `running.json` in the state directory."""
+    """Where the running instance answers: the contents of `running.json` in the state directory.
+
+    `token`: who shows it as a bearer token may do everything. Another one each start; who can read the file has it.
+    """
 
     pid: int
     host: str
     port: int
+    token: str = msgspec.field(default_factory=lambda: secrets.token_urlsafe(32))
+    tls: bool = False
+
+    @property
+    def url(self) -> str:
+        """What to open; an address that listens on all is reached over loopback."""
+        host = "127.0.0.1" if self.host in ("0.0.0.0", "::") else self.host
+        return f"http{'s' if self.tls else ''}://{f'[{host}]' if ':' in host else host}:{self.port}/"
 
 
 @contextmanager
@@ -41,14 +55,10 @@ def only_instance(state_dir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def announced(state_dir: Path, host: str, port: int) -> Iterator[None]:
-    """Let `find` find this process at `host` and `port` while the context lasts."""
+def announced(state_dir: Path, running: Running) -> Iterator[None]:
+    """Let `find` find this process while the context lasts."""
     path = state_dir / "running.json"
-    partial = path.with_suffix(".new")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(msgspec.json.encode(Running(os.getpid(), host, port)))
-    partial.replace(path)
+    private_file.replace(path, msgspec.json.encode(running))
     try:
         yield
     finally:

@@ -18,6 +18,7 @@ from ctweb.datapath.marking import Marking
 from ctweb.rules import RuleError
 from ctweb.settings import as_text, format_time
 from ctweb.tracker import Tracker
+from ctweb.web.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -42,9 +43,11 @@ class Reload:
         self._on_terminal = _has_terminal()
         signal.signal(signal.SIGHUP, self._ring)
 
-    def start(self, tracker: Tracker, marking: Marking, conntrack: Conntrack) -> None:
-        """From here on reload; a SIGHUP that came before is obeyed now."""
-        self._tracker, self._marking, self._conntrack = tracker, marking, conntrack
+    def start(
+        self, tracker: Tracker, marking: Marking, conntrack: Conntrack, certificate: Certificate | None
+    ) -> None:
+        """From here on reload; a SIGHUP that came before is obeyed now. `certificate`: of HTTPS."""
+        self._tracker, self._marking, self._conntrack, self._certificate = tracker, marking, conntrack, certificate
         self._thread.start()
 
     def stop(self) -> None:
@@ -78,6 +81,7 @@ class Reload:
         Raises ConfigError, RuleError, BuildError or OSError.
         """
         new, old = self._read(), self.config
+        certificate = self._certificate.renewed(new.tls) if self._certificate is not None and new.tls else None
         rules, settings = self._marking.rules, as_text(self._tracker.tracking)
         said = []
         if new.rule != rules:
@@ -102,10 +106,14 @@ class Reload:
             said.append(f"auto-timeout={format_time(new.auto_timeout)} instead of {format_time(old.auto_timeout)}")
         if new.metrics != old.metrics:
             said.append(f"metrics: top-hosts={new.metrics.top_hosts} instead of {old.metrics.top_hosts}")
+        if certificate is not None and self._certificate is not None:
+            self._certificate.become(certificate)
+            said.append("another certificate, for connections from now on")
+        live = LIVE + (("tls",) if bool(new.tls) == bool(self._started.tls) else ())
         fixed = [
             field.encode_name
             for field in msgspec.structs.fields(Config)
-            if field.name not in LIVE and getattr(new, field.name) != getattr(self._started, field.name)
+            if field.name not in live and getattr(new, field.name) != getattr(self._started, field.name)
         ]
         if fixed:
             said.append("a restart is needed for " + ", ".join(fixed))

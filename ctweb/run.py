@@ -16,7 +16,7 @@ import msgspec
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ctweb import instance, log, privileges, service
+from ctweb import first_user, instance, log, privileges, service
 from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.config import Config, ConfigError, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
@@ -27,15 +27,19 @@ from ctweb.datapath.interfaces import NoSuchInterfaceError
 from ctweb.datapath.marking import Marking
 from ctweb.datapath.pins import Pins
 from ctweb.enabled import Enabled
-from ctweb.instance import InstanceError
+from ctweb.instance import InstanceError, Running
 from ctweb.privileges import Account, PrivilegeError
 from ctweb.reload import Reload
 from ctweb.rules import RuleError
 from ctweb.state import StateError
 from ctweb.tracker import Tracker
+from ctweb.users import Users
 from ctweb.web import metrics, server
 from ctweb.web.app import STATIC, create_app
+from ctweb.web.auth import Auth
 from ctweb.web.live import Live
+from ctweb.web.sessions import Sessions
+from ctweb.web.tls import Certificate
 
 logger = logging.getLogger(__name__)
 
@@ -82,7 +86,7 @@ def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Conf
         with ExitStack() as stack:
             try:
                 stack.callback(reload.stop)
-                _run(config, stack, reload, stop, reread, keep=keep)
+                _run(config, stack, reload, stop, reread, keep=keep, log_json=log_json)
             finally:
                 service.stopping()
                 # What is left to do takes no time, and must be done.
@@ -91,7 +95,7 @@ def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Conf
     except _Stopped:
         logger.info("stopped while starting")
     except (
-        AttachError, BuildError, InstanceError, NoSuchInterfaceError, PrivilegeError, RuleError, StateError
+        AttachError, BuildError, ConfigError, InstanceError, NoSuchInterfaceError, PrivilegeError, RuleError, StateError
     ) as error:  # fmt: skip
         raise RunError(str(error)) from error
     except (OSError, NetlinkError) as error:
@@ -99,12 +103,22 @@ def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Conf
 
 
 def _run(
-    config: Config, stack: ExitStack, reload: Reload, stop: _StopAsked, reread: Callable[[], Config], *, keep: bool
+    config: Config,
+    stack: ExitStack,
+    reload: Reload,
+    stop: _StopAsked,
+    reread: Callable[[], Config],
+    *,
+    keep: bool,
+    log_json: bool,
 ) -> None:
     if keep and not os.path.ismount(BPFFS):
         raise RunError(f"--keep needs a BPF file system: mount -t bpf bpf {BPFFS}")
+    certificate = Certificate(config.tls) if config.tls else None
     account = _account()
     state_dir = stack.enter_context(_claimed(config.state_dir, account))
+    users = Users(state_dir)
+    users.read()
     listener = stack.enter_context(_listen(config.listen))
 
     stop.check()
@@ -150,10 +164,13 @@ def _run(
     host, port = listener.getsockname()[:2]
     live = Live(tracker, enabled)
     live.start()
-    reload.start(tracker, marking, conntrack)
+    reload.start(tracker, marking, conntrack, certificate)
+    running = Running(os.getpid(), host, port, tls=certificate is not None)
+    auth = Auth(users, Sessions(state_dir, users), running.token)
     app = create_app(
         tracker,
         live,
+        auth,
         hosts=(config.listen.host, host),
         hooks=lambda: {report.interface: report.hook for report in interfaces.reports if report.hook},
     )
@@ -162,21 +179,29 @@ def _run(
         metrics.TableCollector(
             tracker,
             hooks=lambda: {each.interface: each.hook for each in interfaces.reports if each.hook or each.failed},
-            counters=lambda: live.counters,
+            counters=lambda: live.counters | auth.check.counters,
             top_hosts=lambda: reload.config.metrics.top_hosts,
         ),
     )
-    stack.enter_context(instance.announced(state_dir, host, port))
-    if not ipaddress.ip_address(host).is_loopback:
-        logger.warning("there is no sign-in yet: whoever reaches port %d sees the table and may change settings", port)
-    logger.info("open %s", _url(host, port))
+    stack.enter_context(instance.announced(state_dir, running))
+    if certificate is None and not ipaddress.ip_address(host).is_loopback:
+        logger.warning(
+            "passwords and connections cross the network in the clear: %s is not loopback, and there is no TLS; "
+            "give [tls] a certificate and a key, or listen on 127.0.0.1",
+            config.listen,
+        )
+    stop.check()
+    first_user.ensure(users, log_is_kept=log_json or service.logs_to_journal())
+    logger.info("open %s", running.url)
     watchdog = service.Watchdog(lambda: tracker.snapshot.seq)
 
     def ready() -> None:
         stop.check()  # the server has its own handlers by now
         service.ready()
 
-    server.serve(app, listener, ready=ready, alive=watchdog.beat, closing=live.stop)
+    server.serve(
+        app, listener, certificate=certificate, ready=ready, alive=watchdog.beat, closing=live.stop
+    )
     logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")
 
 
@@ -259,10 +284,3 @@ def detach(state_dir: Path) -> list[str]:
         raise RunError(f"{error}; stop it first") from None
     except (OSError, NetlinkError) as error:
         raise RunError(f"cannot detach: {error}") from None
-
-
-def _url(host: str, port: int) -> str:
-    """What to open: an address that listens on all is reached over loopback."""
-    if ipaddress.ip_address(host).is_unspecified:
-        host = "127.0.0.1"
-    return f"http://{Listen(host, port)}/"

@@ -10,6 +10,7 @@ import functools
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Callable
 
@@ -44,6 +45,12 @@ def _connected(name: str) -> socket.socket:
         sender.close()
         raise
     return sender
+
+
+def logs_to_journal() -> bool:
+    """Whether stderr is the journal, where what is written stays and others read it. See systemd.exec(5)."""
+    state = os.fstat(sys.stderr.fileno())
+    return os.environ.get("JOURNAL_STREAM") == f"{state.st_dev}:{state.st_ino}"
 
 
 def reloading() -> None:

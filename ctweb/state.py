@@ -1,18 +1,17 @@
 """The tracking settings that were changed while the program ran, kept in the state directory.
 
-They stand above the configuration file's. The file is written whole and swapped in, so a crash leaves either the old
-one or the new one, and nobody but its owner reads it.
+They stand above the configuration file's.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import tempfile
 from pathlib import Path
 
 import msgspec
 
+from ctweb import private_file
 from ctweb.settings import SettingError, Tracking, parse_changes
 
 FILE = "tracking.json"
@@ -51,18 +50,9 @@ def load(directory: Path, base: Tracking) -> tuple[Tracking, dict[str, str]]:
 def save(directory: Path, changes: dict[str, str]) -> None:
     """Keep `changes` for good, readable by the owner alone. Raises StateError and leaves the old file."""
     path = directory / FILE
-    temporary = None
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{FILE}.", dir=directory)  # mode 0600
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(msgspec.json.format(msgspec.json.encode(changes)) + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
+        private_file.replace(path, msgspec.json.format(msgspec.json.encode(changes)) + b"\n")
     except OSError as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
         raise StateError(
             f"cannot save the settings in {os.path.realpath(path)}: {error.strerror}; nothing was changed. "
             "Is the state directory writable and the disk not full?"

@@ -17,6 +17,9 @@ from typing import Any
 
 from pyroute2 import IPRoute, netns
 
+from ctweb import instance
+from ctweb.instance import InstanceError
+
 PORT = 8291
 ADDRESS = f"127.0.0.1:{PORT}"
 CTWEB = Path(sys.executable).with_name("ctweb")
@@ -50,6 +53,14 @@ def new_namespace() -> Iterator[str]:
         netns.remove(name)
 
 
+def signed_in(state_dir: Path) -> dict[str, str]:
+    """The header that the command line of this machine signs in with; nothing before the instance has started."""
+    try:
+        return {"Authorization": f"Bearer {instance.find(state_dir).token}"}
+    except InstanceError:
+        return {}
+
+
 class Ctweb:
     """One `ctweb run`, and its answers."""
 
@@ -78,7 +89,10 @@ class Ctweb:
             time.sleep(0.05)
         raise AssertionError(f"ctweb ended with {self.process.returncode}: {self.log.read_text()}")
 
-    def ask(self, method: str, path: str, body=None, **headers: str) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def ask(
+        self, method: str, path: str, body=None, *, anonymous: bool = False, **headers: str
+    ) -> tuple[int, http.client.HTTPMessage, bytes]:
+        """Status, headers and body of the answer. Signed in, unless `anonymous` or the headers say how."""
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
         data = None
         if body is not None:
@@ -86,6 +100,8 @@ class Ctweb:
             headers = {"Content-Type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
         else:
             headers = {k.replace("_", "-"): v for k, v in headers.items()}
+        if not anonymous and "Authorization" not in headers:
+            headers |= signed_in(self.state_dir)
         try:
             connection.request(method, path, data, headers)
             response = connection.getresponse()
@@ -93,12 +109,12 @@ class Ctweb:
         finally:
             connection.close()
 
-    def get(self, path: str, **headers: str) -> tuple[int, object]:
+    def get(self, path: str, **headers: Any) -> tuple[int, object]:
         """The status and the decoded JSON of a GET."""
         status, _, body = self.ask("GET", path, **headers)
         return status, json.loads(body)
 
-    def post(self, path: str, body: object, **headers: str) -> tuple[int, object]:
+    def post(self, path: str, body: object, **headers: Any) -> tuple[int, object]:
         status, _, answer = self.ask("POST", path, body, **headers)
         return status, json.loads(answer)
 
@@ -129,9 +145,12 @@ def runner(state_dir: Path) -> Iterator[Callable[..., Ctweb]]:
                 one.process.wait()
 
 
-def command(*arguments: str | Path, **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run another ctweb command to its end."""
-    return subprocess.run([CTWEB, *arguments], capture_output=True, text=True, timeout=60, check=False, **options)
+def command(
+    *arguments: str | Path, before: Sequence[str] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Run another ctweb command to its end. `before`: words that start it, such as setpriv's."""
+    words = [*before, CTWEB, *arguments]
+    return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, **options)
 
 
 def until(condition: Callable[[], object]) -> None:

@@ -24,7 +24,7 @@ from ctweb.doctor.tracking import (
     lock_holder,
 )
 from ctweb.enabled import Verdict
-from ctweb.instance import RUNTIME, announced, only_instance
+from ctweb.instance import RUNTIME, Running, announced, only_instance
 from ctweb.table.names import UNTRACKED_REASONS
 
 ROOT = Path(__file__).parents[1]
@@ -100,7 +100,7 @@ def test_memory_that_does_not_suffice_is_a_note():
 
 def test_the_running_instance_is_found_without_touching_its_lock(veth, tmp_path):
     lock = RUNTIME / f"netns-{os.stat('/proc/self/ns/net').st_ino}.lock"
-    with only_instance(tmp_path), announced(tmp_path, "::1", 8291):
+    with only_instance(tmp_path), announced(tmp_path, Running(os.getpid(), "::1", 8291)):
         holder = lock_holder(lock, Path("/proc/locks").read_text())
         assert holder == os.getpid()
         assert check_instance(holder, tmp_path).detail == f"process {holder}, at http://[::1]:8291/"

@@ -42,7 +42,7 @@ def test_a_signal_ends_it_and_leaves_nothing(run, tmp_path, number, attached):
     assert attached()
     assert ctweb.end(number) == 0
     assert attached() == {}
-    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["lock"]
+    assert sorted(path.name for path in (tmp_path / "state").iterdir()) == ["lock", "users.json"]
     assert "Traceback" not in ctweb.log.read_text()
 
 

@@ -85,8 +85,7 @@ def check_instance(holder: int | None, state_dir: Path) -> Check:
         running = find(state_dir)
     except InstanceError:
         return Check("running", True, f"process {holder}, with another state directory than {state_dir}")
-    host = f"[{running.host}]" if ":" in running.host else running.host
-    return Check("running", True, f"process {running.pid}, at http://{host}:{running.port}/")
+    return Check("running", True, f"process {running.pid}, at {running.url}")
 
 
 def check_verdict(verdict: Verdict, running: bool) -> Check:

@@ -14,7 +14,8 @@ from werkzeug.exceptions import HTTPException
 
 from ctweb.table.services import services
 from ctweb.tracker import TableSource
-from ctweb.web import export, guard, history_page, openapi, rest, settings_page
+from ctweb.web import export, guard, history_page, openapi, rest, settings_page, sign_in
+from ctweb.web.auth import Auth, caller
 from ctweb.web.live import Live
 from ctweb.web.rest_answers import error_body
 
@@ -26,9 +27,14 @@ STALE_SECONDS = 5  # without a sweep: the table shown is no longer the table
 
 
 def create_app(
-    source: TableSource, live: Live, *, hosts: Collection[str], hooks: Callable[[], Mapping[str, str]]
+    source: TableSource,
+    live: Live,
+    auth: Auth,
+    *,
+    hosts: Collection[str],
+    hooks: Callable[[], Mapping[str, str]],
 ) -> Flask:
-    """The app that shows `source`.
+    """The app that shows `source` to whom `auth` lets in.
 
     `hosts`: the names and addresses it listens on. `hooks`: the hook (xdp, tc) of each interface that is tracked now.
     """
@@ -36,11 +42,13 @@ def create_app(
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no redirects
     guard.protect(app, hosts)
+    auth.protect(app)
     app.register_blueprint(rest.blueprint(source))
     openapi.add_to(app)
     export.add_to(app, source)
     history_page.add_to(app, source)
     settings_page.add_to(app, source, hooks)
+    sign_in.add_to(app, auth, STATIC)
     live.add_to(app)
 
     @app.after_request
@@ -53,10 +61,6 @@ def create_app(
     def index() -> Response:
         return send_from_directory(STATIC, "index.html")
 
-    @app.get("/page/session")
-    def session() -> Response:
-        return jsonify({"name": "", "role": "full", "csrf": ""})
-
     @app.get("/page/services")
     def service_names() -> Response:
         return jsonify(services())
@@ -67,8 +71,11 @@ def create_app(
         attached = dict(hooks())
         age = time.time() - snapshot.time if snapshot.seq else None
         fresh = age is not None and age < STALE_SECONDS
+        status = {"status": "ok" if fresh else "stale"}
+        if caller() is None:
+            return jsonify(status), 200 if fresh else 503
         answer = {
-            "status": "ok" if fresh else "stale",
+            **status,
             "version": metadata.version("ctweb"),
             "sweep": snapshot.seq,
             "sweep-age": None if age is None else round(age, 3),
@@ -77,7 +84,7 @@ def create_app(
             "tracking": {"active": source.verdict.active, "reason": source.verdict.reason},
             "attached": len(attached),
             "interfaces": attached,
-            "counters": {**snapshot.counters, **live.counters},
+            "counters": {**snapshot.counters, **live.counters, **auth.check.counters},
         }
         return jsonify(answer), 200 if fresh else 503
 

@@ -73,23 +73,26 @@ def comes_from_ourselves(request: Request) -> bool:
     Browsers send at least one of the two headers with every request that is checked for it.
     """
     origin = request.headers.get("Origin")
-    if origin is not None and _authority(origin) != request.host.lower():
+    # Without TLS of ours a proxy before us may have it.
+    schemes = ("https",) if request.is_secure else ("http", "https")
+    if origin is not None and _authority(origin, schemes) != request.host.lower():
         return False
     return request.headers.get("Sec-Fetch-Site", "none") in ("same-origin", "none")
 
 
-def _authority(origin: str) -> str | None:
+def _authority(origin: str, schemes: Collection[str]) -> str | None:
     """`host:port` of an Origin as a Host header would have it, or None when it names no web page."""
     try:
         url = urlsplit(origin)
     except ValueError:
         return None
-    return url.netloc.lower() if url.scheme in ("http", "https") else None
+    return url.netloc.lower() if url.scheme in schemes else None
 
 
 def _host_name(host: str) -> str:
     """The name in a Host header, in lower case, without port and brackets; empty when it is malformed."""
     try:
-        return urlsplit(f"//{host}").hostname or ""
-    except ValueError:
+        url = urlsplit(f"//{host}")
+        return url.hostname or "" if url.port != 0 else ""
+    except ValueError:  # no address, or no port
         return ""

@@ -10,7 +10,7 @@ import logging
 import re
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib import metadata
@@ -35,6 +35,7 @@ from ctweb.table.rows import page_rows
 from ctweb.table.snapshot import Snapshot
 from ctweb.tracker import TableSource
 from ctweb.web import settings_page, websocket
+from ctweb.web.auth import caller
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,9 @@ class Live:
 
         @Sock(app).route("/live")  # type: ignore[untyped-decorator]
         def live(client: Any) -> None:
-            self.serve(client)
+            who = caller()
+            assert who is not None
+            self.serve(client, who.still_valid)
 
         @app.before_request
         def before_handshake() -> None:
@@ -142,14 +145,17 @@ class Live:
             with self._lock:
                 self._clients.discard(client)
 
-    def serve(self, client: Any) -> None:
-        """One client, from its handshake to its end, in its request's thread. `client`: a simple_websocket.Server."""
+    def serve(self, client: Any, still_valid: Callable[[], bool]) -> None:
+        """One client, from its handshake to its end, in its request's thread. `client`: a simple_websocket.Server.
+
+        still_valid: whether it could still sign in with what it showed; once it could not, it is sent away.
+        """
         try:
             with self._place(client) as free:
                 if free:
                     self.enabled.page_opened()
                     try:
-                        self._talk(client)
+                        self._talk(client, still_valid)
                     finally:
                         self.enabled.page_closed()
                 else:
@@ -163,7 +169,7 @@ class Live:
             # and go would leave hundreds of such threads behind.
             client.thread.join()
 
-    def _talk(self, client: Any) -> None:
+    def _talk(self, client: Any, still_valid: Callable[[], bool]) -> None:
         hello = {"type": "hello", "version": metadata.version("ctweb"), "interval": 1.0}
         client.send(msgspec.json.encode(hello).decode())
         asked: Asked | None = None
@@ -173,6 +179,9 @@ class Live:
             client.event.clear()
             if self._stopped.is_set():
                 client.close(GOING_AWAY, "the server is stopping")
+                return
+            if not still_valid():
+                client.close(POLICY_VIOLATION, "signed out")
                 return
             inbox = client.input_buffer
             if inbox.flooded:

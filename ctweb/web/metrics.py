@@ -124,6 +124,12 @@ class TableCollector(Collector):
         yield CounterMetricFamily(
             "ctweb_websocket_refusals", "Pages sent away: too many at once.", value=own["websockets-refused"]
         )
+        yield CounterMetricFamily(
+            "ctweb_sign_ins_failed", "Wrong names and passwords.", value=own["sign-ins-failed"]
+        )
+        yield CounterMetricFamily(
+            "ctweb_sign_ins_slowed", "Sign-ins sent away after too many failures.", value=own["sign-ins-slowed"]
+        )
         yield _labelled(
             GaugeMetricFamily(
                 "ctweb_programs_attached",

@@ -41,6 +41,18 @@ _BY_KIND: dict[Kind, Schema] = {
     Kind.FLAG: _YES,
 }
 
+_SIGN_INS: dict[str, Schema] = {
+    "basic": {"type": "http", "scheme": "basic", "description": "a user of `ctweb user`"},
+    "session": {
+        "type": "apiKey", "in": "cookie", "name": "ctweb-8291",
+        "description": "the page's cookie; its name ends with the port, and begins with __Host- over HTTPS",
+    },
+    "local": {
+        "type": "http", "scheme": "bearer",
+        "description": "the token in running.json in the state directory, for root alone; another one each start",
+    },
+}  # fmt: skip
+
 _PROPLIST = "only these properties, names with commas between them; `.id` always comes back"
 _WHERE = "a filter as the page's search box takes it"
 _QUERY = (
@@ -67,20 +79,26 @@ def document() -> dict[str, Any]:
         "post": _operation(
             "Change settings, at once and for good: all that are given, or none",
             {"200": _answer("Done", {"type": "array", "maxItems": 0})},
-            errors=(400, 403, 413, 415, 421, 500),
+            errors=(413, 415, 500),
             body=_reference("TrackingChanges"),
             required=True,
+            changes=True,
         )
     }
     paths["/healthz"] = {
         "get": _operation(
             "Whether the table shown is the table",
             {"200": _answer("It is", _reference("Health")), "503": _answer("It is stale", _reference("Health"))},
-            errors=(421,),
+            errors=(),
+            public=True,
         )
     }
+    text = {"text/plain": {"schema": _STRING}, "application/openmetrics-text": {"schema": _STRING}}
+    paths["/metrics"] = {
+        "get": _operation("Counters for Prometheus", {"200": {"description": "They", "content": text}}, errors=())
+    }
     paths["/openapi.json"] = {
-        "get": _operation("This document", {"200": _answer("It", {"type": "object"})}, errors=(421,))
+        "get": _operation("This document", {"200": _answer("It", {"type": "object"})}, errors=())
     }
     return {
         "openapi": "3.1.0",
@@ -89,8 +107,9 @@ def document() -> dict[str, Any]:
             "version": metadata.version("ctweb"),
             "description": "The connections of this machine, in the form of RouterOS's REST interface.",
         },
+        "security": [{name: []} for name in _SIGN_INS],
         "paths": paths,
-        "components": {"schemas": _schemas()},
+        "components": {"schemas": _schemas(), "securitySchemes": _SIGN_INS},
     }
 
 
@@ -102,11 +121,11 @@ def _connection_paths(menu: Menu) -> dict[str, Any]:
     return {
         path: {
             "get": _operation(
-                menu.about, found, errors=(400, 421, 503), parameters=[*_filters(), *_looks()]
+                menu.about, found, errors=(503,), parameters=[*_filters(), *_looks()]
             )
         },
         f"{path}/print": {
-            "post": _operation(menu.about, found, errors=(400, 403, 413, 415, 421, 503), body=_reference("Print")),
+            "post": _operation(menu.about, found, errors=(413, 415, 503), body=_reference("Print")),
         },
         f"{path}/remove": {
             "post": _operation(
@@ -117,9 +136,10 @@ def _connection_paths(menu: Menu) -> dict[str, Any]:
                         {"anyOf": [{"type": "array", "maxItems": 0}, _reference("Count")]},
                     )
                 },
-                errors=(400, 403, 404, 413, 415, 421, 500),
+                errors=(404, 413, 415, 500),
                 body=_reference("Remove"),
                 required=True,
+                changes=True,
             )
         },
         f"{path}/{{id}}": {
@@ -127,13 +147,14 @@ def _connection_paths(menu: Menu) -> dict[str, Any]:
             "get": _operation(
                 "One connection",
                 {"200": _answer("Its row", _reference("Connection"))},
-                errors=(400, 404, 421),
+                errors=(404,),
                 parameters=[_parameter(".proplist", _PROPLIST)],
             ),
             "delete": _operation(
                 "Remove one connection",
                 {"204": {"description": "Done"}},
-                errors=(400, 403, 404, 421, 500),
+                errors=(404, 500),
+                changes=True,
             ),
         },
     }
@@ -148,7 +169,7 @@ def _object_paths(menu: Menu) -> dict[str, Any]:
             "get": _operation(
                 menu.about,
                 {"200": _answer("It", schema)},
-                errors=(400, 421),
+                errors=(),
                 parameters=[_parameter(".proplist", _PROPLIST)],
             )
         },
@@ -156,7 +177,7 @@ def _object_paths(menu: Menu) -> dict[str, Any]:
             "post": _operation(
                 menu.about,
                 {"200": _answer("It", {"type": "array", "items": schema, "minItems": 1, "maxItems": 1})},
-                errors=(400, 403, 413, 415, 421),
+                errors=(413, 415),
                 body=_closed({".proplist": _SEVERAL, **dict.fromkeys(LOOKS, _STRING)}),
             )
         },
@@ -191,7 +212,7 @@ def _schemas() -> dict[str, Schema]:
             }
         )
         | {"minProperties": 1, "description": MISSING_ID},
-        "Health": {"type": "object", "required": ["status", "version"], "properties": {"status": _STRING}},
+        "Health": {"type": "object", "required": ["status"], "properties": {"status": _STRING}},
         "Error": _closed(
             {"error": {"type": "integer"}, "message": _STRING, "detail": _STRING}, required=["error", "message"]
         ),
@@ -254,11 +275,17 @@ def _operation(
     parameters: list[Schema] | None = None,
     body: Schema | None = None,
     required: bool = False,
+    changes: bool = False,
+    public: bool = False,
 ) -> Schema:
+    """One operation. changes: it takes the role full. public: it takes no sign-in."""
     responses = dict(answers)
-    for status in errors:
+    everywhere = (400, 421, 429, 431, *(() if public else (401,)), *((403,) if changes or body is not None else ()))
+    for status in sorted({*errors, *everywhere}):
         responses[str(status)] = _answer(_error(status), _reference("Error"))
     made: Schema = {"summary": about, "responses": responses}
+    if public:
+        made["security"] = []
     if parameters:
         made["parameters"] = parameters
     if body is not None:
@@ -268,8 +295,10 @@ def _operation(
 
 def _error(status: int) -> str:
     return {
-        400: "An argument that is refused; detail says which, and what it takes",
-        403: "A page of another site may not do this",
+        400: "What is refused; detail says which argument, and what it takes",
+        401: "It takes a sign-in",
+        403: "It takes the role full, a cookie the header X-CSRF-Token, and no page of another site may do it",
         421: "This server has another name",
+        429: "Too many failed sign-ins; Retry-After says when to come back",
         503: "Too many large answers at once",
     }.get(status, HTTPStatus(status).phrase)

@@ -7,22 +7,29 @@ blindly. What the arbiter did for a stuck client is done here: every wait for a 
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import selectors
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections import deque
 from collections.abc import Callable
 from concurrent import futures
+from http import HTTPStatus
 from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.glogging import Logger
+from gunicorn.http import RequestParser
+from gunicorn.http.errors import LimitRequestHeaders, ParseException, UnsupportedTransferCoding
 from gunicorn.workers.gthread import TConn, ThreadWorker
+
+from ctweb.web.tls import Certificate
 
 log = logging.getLogger(__name__)
 
@@ -48,26 +55,29 @@ def serve(
     app: Flask,
     listener: socket.socket,
     *,
+    certificate: Certificate | None,
     ready: Callable[[], None],
     alive: Callable[[], None],
     closing: Callable[[], None],
 ) -> None:
     """Serve `app` on `listener` in this thread, which must be the main one, until SIGTERM or SIGINT.
 
+    certificate: of HTTPS; None: HTTP.
     `ready` is called when requests are answered from here on, `alive` at least once a second. `closing` is called,
     perhaps twice, when the server stops, and must end what would keep requests running (the websockets).
     """
-    site = _Site(app)
+    site = _Site(app, secure=certificate is not None)
     worker = _Worker(1, os.getpid(), [listener], site, 0, site.cfg, _Log(site.cfg))
-    worker.ready, worker.still_alive, worker.closing = ready, alive, closing
+    worker.certificate, worker.ready, worker.still_alive, worker.closing = certificate, ready, alive, closing
     worker.init_process()
 
 
 class _Site(BaseApplication):  # type: ignore[misc]
     """gunicorn's configuration, and the app that it serves."""
 
-    def __init__(self, app: Flask) -> None:
+    def __init__(self, app: Flask, *, secure: bool) -> None:
         self.app = app
+        self.secure = secure
         super().__init__()
 
     def load_config(self) -> None:
@@ -79,6 +89,8 @@ class _Site(BaseApplication):  # type: ignore[misc]
             "forwarded_allow_ips": "",  # no proxy is trusted to rename the client
         }.items():
             self.cfg.set(name, value)
+        if self.secure:
+            self.cfg.set("certfile", "by _Connection")  # only says that it is HTTPS
 
     def load(self) -> Flask:
         return self.app
@@ -109,13 +121,37 @@ class _Log(Logger):  # type: ignore[misc]
 class _Connection(TConn):  # type: ignore[misc]
     """One client socket. `deadline` is the time at which it is closed unless something happens; None: not."""
 
+    sock: socket.socket
+    parser: Any
     deadline: float | None = None
+    certificate: Certificate | None = None
+
+    def init(self) -> None:
+        """Called by the loop before each request. TLS begins here, its handshake in a thread: `shake_hands`."""
+        self.initialized = True
+        self.sock.setblocking(True)
+        if self.parser is None:
+            if self.certificate is not None:
+                self.sock = self.certificate.wrap(self.sock)
+            self.parser = RequestParser(self.cfg, self.sock, self.client)
+
+    def shake_hands(self) -> None:
+        """TLS's handshake, if it is still to come. Raises OSError."""
+        if not isinstance(self.sock, ssl.SSLSocket) or self.sock.version() is not None:
+            return
+        try:
+            self.sock.do_handshake()
+        except ssl.SSLError as error:
+            if error.reason == "HTTP_REQUEST":
+                socket.socket.sendall(self.sock, _PLAIN)
+            raise
 
     def overdue(self, now: float) -> bool:
         return self.deadline is not None and self.deadline < now
 
 
 class _Worker(ThreadWorker):  # type: ignore[misc]
+    certificate: Certificate | None
     ready: Callable[[], None]
     still_alive: Callable[[], None]  # `alive` is gunicorn's own: whether to go on
     closing: Callable[[], None]
@@ -185,6 +221,7 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
                 sock.close()
                 return
         conn = _Connection(self.cfg, sock, client, server)
+        conn.certificate = self.certificate
         conn.deadline = time.monotonic() + IDLE_SECONDS
         self.silent.append(conn)
         self.nr_conns += 1
@@ -209,11 +246,35 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     def handle(self, conn: _Connection) -> Any:
         conn.sock.settimeout(IO_SECONDS)
         conn.deadline = time.monotonic() + HEADER_SECONDS
+        try:
+            conn.shake_hands()
+        except OSError as error:
+            log.debug("no TLS with a client: %s", error)
+            return False, conn
         return super().handle(conn)
 
     def handle_request(self, req: Any, conn: _Connection) -> Any:
         conn.deadline = None if req.method in ("GET", "HEAD") else time.monotonic() + CHANGE_SECONDS
         return super().handle_request(req, conn)
+
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Refuse what is no HTTP, in the form of all other refusals: gunicorn's is a page of HTML."""
+        if isinstance(exc, ParseException):
+            status = {LimitRequestHeaders: 431, UnsupportedTransferCoding: 501}.get(type(exc), 400)
+            log.warning("no request that can be read from %s: %s", addr[0] if addr else "", str(exc)[:200])
+        else:
+            status = 500
+            log.error("a request failed", exc_info=exc)
+        phrase = HTTPStatus(status).phrase
+        body = json.dumps({"error": status, "message": phrase, "detail": str(exc)[:200] if status < 500 else phrase})
+        head = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nContent-Type: application/json\r\n"
+        try:
+            client.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+        except OSError as error:
+            log.debug("a refusal was not taken: %s", error)
+
+
+_PLAIN = b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain\r\nConnection: close\r\n\r\nThis is HTTPS: open https://\n"
 
 
 def _hang_up(conn: _Connection) -> None:

@@ -11,10 +11,12 @@ import base64
 import logging
 import select
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from flask import Request
 from werkzeug.exceptions import BadRequest
@@ -28,36 +30,60 @@ MAX_MESSAGE = 20_000  # bytes from a client: a filter may have 4096 characters
 MAX_WAITING = 32  # messages from a client that wait to be read
 
 
+T = TypeVar("T")
+
+
 class SteadySocket:
     """A client's socket for two writing threads: each `send` is whole, in one piece, and done within `seconds`.
 
-    When it is not, the socket is shut down, which wakes the other thread, and TimeoutError is raised.
+    When it is not, the socket is shut down, which wakes the other thread, and TimeoutError is raised. The socket may
+    be one of TLS, which two threads must never be in at once: nobody waits there, but here, outside of `_one`.
     """
 
     def __init__(self, sock: socket.socket, seconds: float = SEND_SECONDS) -> None:
         self._sock = sock
         self._seconds = seconds
-        self._lock = threading.Lock()
-        sock.setblocking(True)  # for recv, which has a selector before it; sends do not wait in the kernel
+        self._sending = threading.Lock()
+        self._one = threading.Lock()
+        sock.setblocking(False)
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
 
     def send(self, data: bytes) -> int:
-        with self._lock:
+        with self._sending:
             deadline = time.monotonic() + self._seconds
             rest = memoryview(data)
             while rest:
-                try:
-                    rest = rest[self._sock.send(rest, socket.MSG_DONTWAIT) :]
-                except BlockingIOError:
-                    self._wait_writable(deadline)
+                rest = rest[self._tried(partial(self._sock.send, rest), select.POLLOUT, deadline) :]
         return len(data)
 
-    def _wait_writable(self, deadline: float) -> None:
-        poll = select.poll()
-        poll.register(self._sock, select.POLLOUT)
-        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
-            self.hang_up()
-            raise TimeoutError(f"a client did not take a message within {self._seconds} s")
+    def recv(self, size: int) -> bytes:
+        """What has arrived, at least a byte; b"": the end. There is a selector before it, which sees no byte that TLS
+        has read already: hence all of them."""
+        return self._tried(partial(self._received, size), select.POLLIN, time.monotonic() + self._seconds)
+
+    def _received(self, size: int) -> bytes:
+        data = self._sock.recv(size)
+        while isinstance(self._sock, ssl.SSLSocket) and (more := self._sock.pending()):
+            data += self._sock.recv(more)
+        return data
+
+    def _tried(self, work: Callable[[], T], event: int, deadline: float) -> T:
+        """What `work` returns, once it need not wait. Raises TimeoutError."""
+        while True:
+            try:
+                with self._one:
+                    return work()
+            except ssl.SSLWantReadError:
+                wanted = select.POLLIN
+            except ssl.SSLWantWriteError:
+                wanted = select.POLLOUT
+            except BlockingIOError:
+                wanted = event
+            poll = select.poll()
+            poll.register(self._sock, wanted)
+            if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+                self.hang_up()
+                raise TimeoutError(f"a client did not do its part within {self._seconds} s")
 
     def hang_up(self) -> None:
         """End both directions; the descriptor stays until `close`."""
@@ -66,14 +92,11 @@ class SteadySocket:
         except OSError:
             log.debug("a websocket was gone before it could be shut down")
 
-    def recv(self, size: int) -> bytes:
-        return self._sock.recv(size)
-
     def fileno(self) -> int:
         return self._sock.fileno()
 
     def close(self) -> None:
-        with self._lock:  # not under a send, whose descriptor could be somebody else's by then
+        with self._sending, self._one:  # not under a send, whose descriptor could be somebody else's by then
             self._sock.close()
 
 

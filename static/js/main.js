@@ -2,6 +2,7 @@
 
 /** @import { Trouble } from "./live.js" */
 /** @import { Message, RowsMessage } from "./protocol.js" */
+import { account } from "./account.js";
 import { Act } from "./act.js";
 import { Cards } from "./cards.js";
 import { Charts } from "./charts.js";
@@ -19,6 +20,7 @@ import { bindKeys } from "./keys.js";
 import { Live } from "./live.js";
 import * as names from "./names.js";
 import { Search } from "./search.js";
+import { stillSignedIn } from "./session.js";
 import { Settings } from "./settings.js";
 import { Status } from "./status.js";
 import { Suggestions } from "./suggestions.js";
@@ -152,6 +154,7 @@ live.onMessage = (/** @type {Message} */ message) => {
 
 live.onTrouble = (/** @type {Trouble | undefined} */ trouble) => {
   if (!trouble && !status.trouble) return;
+  if (trouble?.retryAt) void stillSignedIn();
   status.trouble = trouble;
   display.stopTime(status.paused || trouble !== undefined);
   status.paint();
@@ -380,6 +383,7 @@ bindKeys({
 
 names.load().then(repaint);
 themeSwitch(byId("theme"));
+void account(byId("account"));
 search.fill(view.filter);
 table.head.widths = view.keptWidths();
 table.head.setSort(view.sort);

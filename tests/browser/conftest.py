@@ -9,7 +9,7 @@ from lab.network import DEADLINE, Namespace, client_router_server, network
 from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
 
 from browser.chromium import Complaints, launch
-from browser.router import URL, Server
+from browser.router import Server
 
 Machines = tuple[Namespace, Namespace, Namespace]
 
@@ -57,7 +57,7 @@ def complaints() -> list[Complaints]:
 @pytest.fixture
 def page(server: Server, browser: Browser, complaints: list[Complaints]) -> Iterator[Page]:
     """A page that has not been opened yet; nothing it does may make the browser complain."""
-    context = browser.new_context(viewport={"width": 1440, "height": 760}, base_url=URL)
+    context = server.signed_in(browser, viewport={"width": 1440, "height": 760})
     context.set_default_timeout(DEADLINE * 1000)
     expect.set_options(timeout=DEADLINE * 1000)
     made = context.new_page()

@@ -9,12 +9,15 @@ import socket
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from lab.network import IPV4, Namespace, wait_for
-from running import CTWEB
+from playwright.sync_api import Browser, BrowserContext
+from running import CTWEB, command, signed_in
 
 PORT = 8291
 URL = f"http://127.0.0.1:{PORT}"
+PASSWORDS = {"full": "full-of-might", "read": "look-but-touch-not"}  # by user, called as its role
 
 
 _ports = itertools.count(6000)
@@ -50,6 +53,10 @@ class Server:
         self._state_dir = state_dir
         self._log = state_dir.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
+
+        for name, password in PASSWORDS.items():
+            words = ("user", "set", name, "--role", name, "--password-stdin", "--state-dir", state_dir)
+            assert command(*words, input=password).returncode == 0
 
     def start(self) -> None:
         with self._log.open("ab") as log:
@@ -88,11 +95,19 @@ class Server:
             connection.connect()
         try:
             data = None if body is None else json.dumps(body)
-            connection.request(method, path, data, {"Content-Type": "application/json"})
+            headers = {"Content-Type": "application/json"} | signed_in(self._state_dir)
+            connection.request(method, path, data, headers)
             response = connection.getresponse()
             return response.status, json.loads(response.read())
         finally:
             connection.close()
+
+    def signed_in(self, browser: Browser, name: str = "full", **options: Any) -> BrowserContext:
+        """A new context of the browser in which this user has signed in."""
+        context = browser.new_context(base_url=URL, **options)
+        answer = context.request.post("/page/sign-in", data={"name": name, "password": PASSWORDS[name]})
+        assert answer.ok, answer.text()
+        return context
 
     def set(self, **settings: str) -> None:
         """Tracking settings, with _ for -."""

@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from browser import office
 from browser.chromium import launch
-from browser.router import URL, Server
+from browser.router import Server
 
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"
@@ -22,13 +22,13 @@ def work(machine: Namespace, role: str) -> None:
     machine.start(sys.executable, "-m", "browser.office", role, cwd=TESTS, env=os.environ)
 
 
-def open_page(browser: Browser, width: int, height: int, scheme: str, path: str = "/") -> Page:
+def open_page(server: Server, browser: Browser, width: int, height: int, scheme: str, path: str = "/") -> Page:
     narrow = width < 500
-    context = browser.new_context(
+    context = server.signed_in(
+        browser,
         viewport={"width": width, "height": height},
         color_scheme=scheme,
         device_scale_factor=2 if narrow else 1,
-        base_url=URL,
     )
     page = context.new_page()
     page.goto(path)
@@ -42,25 +42,25 @@ def take(page: Page, name: str) -> None:
     page.context.close()
 
 
-def pictures(browser: Browser) -> None:
+def pictures(server: Server, browser: Browser) -> None:
     for scheme in ("dark", "light"):
-        page = open_page(browser, 1440, 800, scheme)
+        page = open_page(server, browser, 1440, 800, scheme)
         page.keyboard.press("c")
         page.wait_for_timeout(2000)
         take(page, f"page-{scheme}")
-        take(open_page(browser, 1440, 800, scheme, "/?group=src-address"), f"groups-{scheme}")
-        page = open_page(browser, 1440, 800, scheme)
+        take(open_page(server, browser, 1440, 800, scheme, "/?group=src-address"), f"groups-{scheme}")
+        page = open_page(server, browser, 1440, 800, scheme)
         for key in ("j", " ", "j", "j", " ", "x"):
             page.keyboard.press(key)
         page.wait_for_timeout(500)
         take(page, f"remove-{scheme}")
-        page = open_page(browser, 1440, 800, scheme)
+        page = open_page(server, browser, 1440, 800, scheme)
         page.keyboard.press("s")
         page.wait_for_timeout(1000)
         take(page, f"settings-{scheme}")
-        take(open_page(browser, 360, 740, scheme), f"page-phone-{scheme}")
-        take(open_page(browser, 768, 1024, scheme), f"page-tablet-{scheme}")
-        page = open_page(browser, 1440, 800, scheme)
+        take(open_page(server, browser, 360, 740, scheme), f"page-phone-{scheme}")
+        take(open_page(server, browser, 768, 1024, scheme), f"page-tablet-{scheme}")
+        page = open_page(server, browser, 1440, 800, scheme)
         page.keyboard.press("j")
         page.keyboard.press("Enter")
         page.wait_for_timeout(20_000)
@@ -80,7 +80,7 @@ def main() -> None:
         with router.entered(), sync_playwright() as playwright:
             browser = launch(playwright)
             browser.new_page().wait_for_timeout(15_000)
-            pictures(browser)
+            pictures(ctweb, browser)
             browser.close()
         ctweb.stop()
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from browser.router import URL, Server
+from browser.router import Server
 from ctweb.settings import SETTINGS
 
 TRACKING = "/rest/ip/firewall/connection/tracking"
@@ -99,7 +99,7 @@ def test_what_is_refused_when_set_says_why_under_its_field(server: Server, page:
 @pytest.mark.usefixtures("defaults")
 def test_another_open_page_sees_a_change_but_keeps_what_is_typed(server: Server, page: Page, browser: Browser) -> None:
     dialog = opened(page)
-    context = browser.new_context(base_url=URL)
+    context = server.signed_in(browser)
     other = opened(context.new_page())
     other.get_by_label("icmp-timeout").press_sequentially("7")
     dialog.get_by_label("loose-tcp-tracking").select_option("no")

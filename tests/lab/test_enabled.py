@@ -82,7 +82,7 @@ def test_auto_follows_the_page_and_who_reads_the_table(machines, tmp_path: Path)
     ctweb = Tracked(router, tmp_path, config=IMPATIENT)
     becomes(ctweb, "false", "nobody has looked")  # asking this very question is no need
     with router.entered():
-        page = Client.connect(f"ws://127.0.0.1:{PORT}/live")
+        page = Client.connect(f"ws://127.0.0.1:{PORT}/live", headers=ctweb.signed_in())
     becomes(ctweb, "true", "the page is open")
     page.send(json.dumps({"type": "view"}))
     while (message := json.loads(page.receive(timeout=20)))["type"] != "rows":

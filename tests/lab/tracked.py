@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
+from running import signed_in
+
 from ctweb.table.names import UNTRACKED_REASONS
 from lab.network import Namespace, wait_for
 
@@ -74,13 +76,17 @@ class Tracked:
         """Another command on this instance."""
         return (CTWEB, *words, *self.options)
 
+    def signed_in(self) -> dict[str, str]:
+        """The header that a request to it must have."""
+        return signed_in(self.options[-1])
+
     def get(self, path: str) -> object:
         """The JSON at a path; not 200 fails."""
         connection = http.client.HTTPConnection("127.0.0.1", PORT)
         connection.sock = self.machine.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
             connection.sock.connect(("127.0.0.1", PORT))
-            connection.request("GET", path)
+            connection.request("GET", path, headers=self.signed_in())
             response = connection.getresponse()
             body = response.read()
         finally:

@@ -22,7 +22,8 @@ def delete(lab: Lab, ends: Ends, identity: str) -> int:
     with closing(http.client.HTTPConnection("127.0.0.1", PORT)) as connection:
         connection.sock = lab.router.socket(socket.AF_INET, socket.SOCK_STREAM)
         connection.sock.connect(("127.0.0.1", PORT))
-        connection.request("DELETE", f"/rest/{tree}/firewall/connection/{identity}")
+        path = f"/rest/{tree}/firewall/connection/{identity}"
+        connection.request("DELETE", path, headers=lab.ctweb.signed_in())
         return connection.getresponse().status
 
 

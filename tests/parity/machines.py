@@ -97,7 +97,7 @@ class Parity:
         connection.sock.connect(("127.0.0.1", PORT))
         body = json.dumps({name.replace("_", "-"): value for name, value in tracking.items()})
         where = "/rest/ip/firewall/connection/tracking/set"
-        connection.request("POST", where, body, {"Content-Type": "application/json"})
+        connection.request("POST", where, body, {"Content-Type": "application/json"} | self.ctweb.signed_in())
         assert connection.getresponse().status == 200
         connection.close()
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import click
 import pytest
-from running import PORT
+from running import PORT, signed_in
 
 from ctweb.cli import main
 from ctweb.commented_config import commented
@@ -161,7 +161,7 @@ def test_the_service_runs_with_what_its_unit_leaves_it(installed: Path, namespac
         try:
             assert systemd.recv(100) == b"READY=1"
             connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
-            connection.request("GET", "/healthz")
+            connection.request("GET", "/healthz", headers=signed_in(installed / "var/lib/ctweb"))
             health = connection.getresponse().read().decode()
             connection.close()
             assert '"lo":"tc"' in health

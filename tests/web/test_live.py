@@ -12,18 +12,26 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 import pytest
-from running import ADDRESS, PORT, Ctweb, until
+from running import ADDRESS, PORT, Ctweb, signed_in, until
 from simple_websocket import Client, ConnectionClosed
 from wsproto.utilities import LocalProtocolError
 
 from ctweb.web import live, websocket
 
 URL = f"ws://{ADDRESS}/live"
+HEADERS: dict[str, str] = {}
+
+
+@pytest.fixture(autouse=True)
+def of_this_machine(request: pytest.FixtureRequest) -> None:
+    """Every client signs in as this machine's command line does, with what the running one has written."""
+    if "ctweb" in request.fixturenames:
+        HEADERS.update(signed_in(request.getfixturevalue("ctweb").state_dir))
 
 
 @contextmanager
 def connected() -> Iterator[Client]:
-    client = Client.connect(URL)
+    client = Client.connect(URL, headers=HEADERS)
     try:
         yield client
     finally:
@@ -55,6 +63,7 @@ def handshake(path: str = "/live", **headers: str) -> tuple[socket.socket, bytes
         "Connection": "Upgrade",
         "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
+        **HEADERS,
     } | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items() if value), "", ""]
     sock.sendall("\r\n".join(lines).encode())
@@ -300,7 +309,7 @@ def masked(payload: bytes) -> bytes:
 
 def test_clients_beyond_the_cap_are_refused_with_a_reason_and_requests_still_answered(ctweb: Ctweb):
     before = ctweb.counters()["websockets-refused"]
-    clients = [Client.connect(URL) for _ in range(live.CLIENTS)]
+    clients = [Client.connect(URL, headers=HEADERS) for _ in range(live.CLIENTS)]
     try:
         for client in clients:
             receive(client, "hello")
@@ -322,7 +331,7 @@ def test_clients_beyond_the_cap_are_refused_with_a_reason_and_requests_still_ans
 
 def test_everybody_is_sent_away_when_it_ends(run):
     ctweb = run().ready()
-    clients = [Client.connect(URL) for _ in range(5)]
+    clients = [Client.connect(URL, headers=signed_in(ctweb.state_dir)) for _ in range(5)]
     endings = []
 
     def wait(client: Client) -> None:

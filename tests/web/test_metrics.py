@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,7 +101,7 @@ def test_a_counter_that_is_taken_back_is_none_that_falls():
 
     source = Source(Snapshot.empty())
     collector = TableCollector(
-        source, hooks=dict, counters=lambda: {"websockets": 0, "websockets-refused": 0}, top_hosts=lambda: 0
+        source, hooks=dict, counters=lambda: Counter(), top_hosts=lambda: 0
     )
     exported = []
     for seq, n in enumerate((0, 7, 5, 6, 9), 1):

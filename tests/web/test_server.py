@@ -6,7 +6,7 @@ import socket
 import time
 
 import pytest
-from running import ADDRESS, PORT, Ctweb
+from running import ADDRESS, PORT, Ctweb, signed_in
 
 from ctweb.web import server
 
@@ -67,6 +67,7 @@ def test_a_body_that_never_comes_ends_the_request(ctweb: Ctweb):
     with connect() as sock:
         sock.sendall(
             f"POST /rest/ip/firewall/connection/tracking/set HTTP/1.1\r\nHost: {ADDRESS}\r\n"
+            f"Authorization: {signed_in(ctweb.state_dir)['Authorization']}\r\n"
             "Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{".encode()
         )
         assert b" 400 " in sock.recv(4096)
