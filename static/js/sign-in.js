@@ -48,7 +48,7 @@ form.addEventListener("submit", async (event) => {
 byId("host").textContent = location.host;
 
 // Who comes by a link on another site is signed in already, but the cookie stayed behind: SameSite=Strict.
-const session = await fetch("/page/session").then((response) => response.json(), () => undefined);
+const session = await fetch("/page/session").then((response) => response.json()).catch(() => undefined);
 if (session?.name) enter();
 
 export {};

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, Page, expect
 
-from browser.router import Server
+from browser.router import URL, Server
 from browser.rows import to_port
 
 AXE = Path(__file__).parent / "node_modules" / "axe-core" / "axe.min.js"
@@ -69,3 +69,18 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
             expect(page.get_by_label("icmp-timeout")).to_be_attached()
         assert complaints(page) == []
         page.keyboard.press("Escape")
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+def test_nor_on_the_sign_in_page(browser: Browser, server: Server, theme: str) -> None:
+    context = browser.new_context(base_url=URL, color_scheme=theme)
+    page = context.new_page()
+    page.goto("/sign-in")
+    expect(page.get_by_label("Name")).to_be_visible()
+    assert complaints(page) == []
+    page.get_by_label("Name").fill("nobody")
+    page.get_by_label("Password").fill("wrong")
+    page.keyboard.press("Enter")
+    expect(page.get_by_role("alert")).not_to_be_empty()
+    assert complaints(page) == []
+    context.close()

@@ -164,6 +164,7 @@ def test_it_comes_back_after_the_server_was_away(server: Server, page: Page, com
         sender.send(b"1")
         expect(to_port(page, 5051)).to_have_count(1)
     complaints[0].expect("WebSocket connection to")
+    complaints[0].expect("net::ERR_CONNECTION_REFUSED")  # it asks whether it is still signed in
 
 
 def test_the_view_lives_in_the_address(server: Server, page: Page) -> None:
