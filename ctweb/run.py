@@ -117,8 +117,7 @@ def _run(
     certificate = Certificate(config.tls) if config.tls else None
     account = _account()
     state_dir = stack.enter_context(_claimed(config.state_dir, account))
-    users = Users(state_dir)
-    users.read()
+    users = _users(state_dir)
     listener = stack.enter_context(_listen(config.listen))
 
     stop.check()
@@ -184,15 +183,9 @@ def _run(
         ),
     )
     stack.enter_context(instance.announced(state_dir, running))
-    if certificate is None and not ipaddress.ip_address(host).is_loopback:
-        logger.warning(
-            "passwords and connections cross the network in the clear: %s is not loopback, and there is no TLS; "
-            "give [tls] a certificate and a key, or listen on 127.0.0.1",
-            config.listen,
-        )
     stop.check()
     first_user.ensure(users, log_is_kept=log_json or service.logs_to_journal())
-    logger.info("open %s", running.url)
+    _say_where(running)
     watchdog = service.Watchdog(lambda: tracker.snapshot.seq)
 
     def ready() -> None:
@@ -260,6 +253,23 @@ def _give_up_root(account: Account | None, reread: Callable[[], Config]) -> None
         reread()
     except ConfigError as error:
         logger.warning("%s; a reload will not read it", error)
+
+
+def _users(state_dir: Path) -> Users:
+    """Those that are kept. Raises StateError now if they cannot be used, and not when somebody wants to sign in."""
+    users = Users(state_dir)
+    users.read()
+    return users
+
+
+def _say_where(running: Running) -> None:
+    if not running.tls and not ipaddress.ip_address(running.host).is_loopback:
+        logger.warning(
+            "passwords and connections cross the network in the clear: %s is not loopback, and there is no TLS; "
+            "give [tls] a certificate and a key, or listen on 127.0.0.1",
+            Listen(running.host, running.port),
+        )
+    logger.info("open %s", running.url)
 
 
 def _listen(listen: Listen) -> socket.socket:

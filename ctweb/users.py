@@ -58,7 +58,8 @@ class Users:
         except FileNotFoundError:
             return _NOBODY
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-            raise StateError(f"cannot use the users in {os.path.realpath(self._path)}: {error}; mend or remove the file") from None
+            shown = os.path.realpath(self._path)
+            raise StateError(f"cannot use the users in {shown}: {error}; mend or remove the file") from None
 
     def now(self) -> Mapping[str, User]:
         """The same for a running instance: while the file cannot be used, nobody can sign in, and the log says why."""

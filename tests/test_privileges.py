@@ -18,7 +18,7 @@ import pytest
 from lab.hooks import hooks
 from lab.network import Namespace
 from pyroute2 import IPRoute
-from running import ADDRESS, CTWEB, Ctweb, command, new_namespace, runner, until
+from running import ADDRESS, CTWEB, Ctweb, command, new_namespace, runner, signed_in, until
 
 from ctweb import privileges
 
@@ -327,7 +327,7 @@ def test_where_its_user_may_not_read_the_program_it_stays_root_and_says_so(names
                          Path(f"/proc/{process.pid}/status").read_text(), re.M | re.S)
         for path in ("/", "/static/js/main.js", "/openapi.json"):
             connection = http.client.HTTPConnection(ADDRESS, timeout=30)
-            connection.request("GET", path)
+            connection.request("GET", path, headers=signed_in(tmp_path / "state"))
             assert connection.getresponse().status == 200, path
             connection.close()
         process.terminate()

@@ -55,7 +55,7 @@ def serve(
     app: Flask,
     listener: socket.socket,
     *,
-    certificate: Certificate | None,
+    certificate: Certificate | None = None,
     ready: Callable[[], None],
     alive: Callable[[], None],
     closing: Callable[[], None],
