@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
 import time
@@ -9,6 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from ctweb.config import ConfigError, Tls
+from ctweb.privileges import USER
+
+log = logging.getLogger(__name__)
 
 
 class TlsError(ConfigError):
@@ -46,8 +50,17 @@ class Certificate:
         self._context, self._text = _read(tls)
 
     def renewed(self, tls: Tls) -> Certificate | None:
-        """The one in these files now, or None if it is this one. Raises TlsError."""
-        found = Certificate(tls)
+        """The one in these files now, or None if it is this one. Raises TlsError.
+
+        Files that only root reads are as they were at the start: that is logged, and no reason to reload nothing.
+        """
+        try:
+            found = Certificate(tls)
+        except TlsError as error:
+            if tls != self._files or not isinstance(error.__cause__, PermissionError):
+                raise
+            log.warning("the certificate stays as it was: %s", error)
+            return None
         return found if found._text != self._text else None
 
     def become(self, other: Certificate) -> None:
@@ -84,9 +97,9 @@ def _text(what: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        remedy = "; after its start ctweb is no longer root, and its user must be able to read it"
+        remedy = f"; let the group {USER} read it (chgrp, chmod g+r) and enter the directories above, or restart"
         denied = isinstance(error, PermissionError)
-        raise TlsError(f"[tls] {what} {path}: cannot be read: {error.strerror}{remedy if denied else ''}") from None
+        raise TlsError(f"[tls] {what} {path}: cannot be read: {error.strerror}{remedy if denied else ''}") from error
 
 
 def _why(error: Exception) -> str:

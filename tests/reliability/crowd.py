@@ -1,4 +1,4 @@
-"""Websocket clients of bad manners, all at once: `python -m reliability.crowd PORT SECONDS NUMBER`.
+"""Websocket clients of bad manners, all at once: `python -m reliability.crowd PORT SECONDS NUMBER STATE_DIR`.
 
 A quarter each: who never reads what he asked for, who sends garbage, who comes and goes without end, and who asks for
 heavy views as fast as he can. Prints how often each kind was let in.
@@ -17,6 +17,9 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from running import signed_in
 
 HEAVY = (
     {"group": "service", "sort": "-bytes"},
@@ -39,11 +42,12 @@ def view(**changes: object) -> bytes:
     return masked(json.dumps({"type": "view", **changes}).encode())
 
 
-async def enter(port: int) -> Streams | None:
+async def enter(port: int, state_dir: Path) -> Streams | None:
     """A websocket; None: not let in."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 22)
     key = base64.b64encode(os.urandom(16)).decode()
     head = f"GET /live HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    head += "".join(f"{name}: {value}\r\n" for name, value in signed_in(state_dir).items())
     writer.write(f"{head}Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}\r\n\r\n".encode())
     answer = await reader.readuntil(b"\r\n\r\n")
     if b" 101 " in answer.split(b"\r\n")[0]:
@@ -102,14 +106,14 @@ KINDS: dict[str, Callable[[asyncio.StreamReader, asyncio.StreamWriter, random.Ra
 }  # fmt: skip
 
 
-async def client(number: int, port: int, end: float, entered: Counter[str]) -> None:
+async def client(number: int, port: int, end: float, entered: Counter[str], state_dir: Path) -> None:
     dice = random.Random(number)
     name = list(KINDS)[number % len(KINDS)]
     while time.monotonic() < end:
         writer = None
         try:
             async with asyncio.timeout_at(asyncio.get_running_loop().time() + end - time.monotonic()):
-                streams = await enter(port)
+                streams = await enter(port, state_dir)
                 if streams is None:
                     await asyncio.sleep(0.1)
                     continue
@@ -123,13 +127,14 @@ async def client(number: int, port: int, end: float, entered: Counter[str]) -> N
                 writer.transport.abort()
 
 
-async def crowd(port: int, seconds: float, number: int) -> Counter[str]:
+async def crowd(port: int, seconds: float, number: int, state_dir: Path) -> Counter[str]:
     entered: Counter[str] = Counter()
     end = time.monotonic() + seconds
-    await asyncio.gather(*(client(n, port, end, entered) for n in range(number)))
+    await asyncio.gather(*(client(n, port, end, entered, state_dir) for n in range(number)))
     return entered
 
 
 if __name__ == "__main__":
     with contextlib.suppress(BrokenPipeError):
-        print(json.dumps(asyncio.run(crowd(int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])))))
+        port, seconds, number, state_dir = sys.argv[1:]
+        print(json.dumps(asyncio.run(crowd(int(port), float(seconds), int(number), Path(state_dir)))))

@@ -128,7 +128,7 @@ def soak(seconds: float, directory: Path, round_seconds: float = ROUND, *, tell:
         flood = python(client, "reliability.flood", "eth0", mac_of(router, "lan"), seconds, RATE)
         while (passed := time.monotonic() - began) < seconds:
             stay = min(round_seconds / 2, seconds - passed)
-            crowd = python(router, "reliability.crowd", PORT, stay, CROWD, stdout=subprocess.DEVNULL)
+            crowd = python(router, "reliability.crowd", PORT, stay, CROWD, ctweb.options[-1], stdout=subprocess.DEVNULL)
             while crowd.poll() is None:
                 ctweb.get("/healthz")
                 ctweb.rows(src_port=str(crowd.pid % 60_000))

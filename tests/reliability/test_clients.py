@@ -12,7 +12,7 @@ import threading
 from contextlib import ExitStack
 from pathlib import Path
 
-from running import ADDRESS, PORT, Ctweb, until
+from running import ADDRESS, PORT, Ctweb, signed_in, until
 from simple_websocket import Client, ConnectionClosed
 
 from ctweb.web.live import CLIENTS
@@ -27,8 +27,8 @@ MEMORY = 300  # MiB
 class Honest:
     """Somebody who watches; the sweeps he was shown."""
 
-    def __init__(self) -> None:
-        self.client = Client.connect(f"ws://{ADDRESS}/live")
+    def __init__(self, ctweb: Ctweb) -> None:
+        self.client = Client.connect(f"ws://{ADDRESS}/live", headers=signed_in(ctweb.state_dir))
         self.client.send(json.dumps({"type": "view", "limit": 60, "sort": "-bytes"}))
         self.sweeps: list[int] = []
         self.thread = threading.Thread(target=self._watch)
@@ -61,12 +61,12 @@ def test_honest_clients_keep_their_tick_and_all_is_as_before_when_the_others_hav
         for host, port in itertools.product(range(2, 22), range(30_000, 31_000)):
             sender.sendto(b"", (f"127.0.0.{host}", port))
     with ExitStack() as stack:
-        honest = [Honest() for _ in range(HONEST)]
+        honest = [Honest(ctweb) for _ in range(HONEST)]
         for one in honest:
             stack.callback(one.leave)
         until(lambda: all(len(one.sweeps) > 2 for one in honest))
         before = used(ctweb)
-        arguments = [sys.executable, "-m", "reliability.crowd", str(PORT), str(SECONDS), str(CROWD)]
+        arguments = [sys.executable, "-m", "reliability.crowd", str(PORT), str(SECONDS), str(CROWD), ctweb.state_dir]
         paths = {"PYTHONPATH": f"{TESTS}:{TESTS.parent}"}
         crowd = subprocess.Popen(arguments, env=os.environ | paths, stdout=subprocess.PIPE)
         stack.callback(crowd.kill)

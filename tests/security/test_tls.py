@@ -10,6 +10,7 @@ import signal
 import socket
 import ssl
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -207,9 +208,29 @@ def test_a_websocket_that_never_reads_is_let_go(secure: Ctweb):
     sock.close()
 
 
-def test_sighup_takes_a_renewed_certificate_and_a_bad_one_changes_nothing(run, tmp_path):
+@pytest.fixture
+def readable() -> Iterator[Path]:
+    """A directory whose files ctweb can read when it is no longer root."""
+    with tempfile.TemporaryDirectory(dir="/var/tmp", prefix="ctweb-tls-") as made:
+        Path(made).chmod(0o755)
+        yield Path(made)
+
+
+def test_sighup_reloads_the_rest_where_only_root_reads_the_key(run, tmp_path):
+    make_certificate(tmp_path, "first")
+    ctweb = answering(run("--config", configuration(tmp_path, "first")))
+    shown = subject()
+    ctweb.process.send_signal(signal.SIGHUP)
+    until(lambda: "reloaded: " in ctweb.log.read_text())
+    assert "not reloaded" not in ctweb.log.read_text()
+    assert subject() == shown
+
+
+def test_sighup_takes_a_renewed_certificate_and_a_bad_one_changes_nothing(run, readable):
+    tmp_path = readable
     for name in ("first", "second"):
         make_certificate(tmp_path, name)
+        (tmp_path / f"{name}.key").chmod(0o644)
     ctweb = answering(run("--config", configuration(tmp_path, "first")))
     shown = subject()
     watching = Client.connect(f"wss://127.0.0.1:{PORT}/live", headers=signed_in(ctweb.state_dir), ssl_context=TRUSTING)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 
 import pytest
-from running import ADDRESS, PORT, Ctweb
+from running import ADDRESS, PORT, Ctweb, signed_in
 
 from ctweb.web.guard import host_is_ours
 
@@ -116,7 +116,8 @@ def test_answers_with_data_are_not_kept(ctweb: Ctweb):
 @pytest.mark.parametrize("path", ["/", "/rest/ip/firewall/connection", "/metrics", "/export/connections.csv"])
 def test_an_address_that_is_not_utf8_is_refused(ctweb: Ctweb, path):
     with socket.create_connection(("127.0.0.1", PORT), timeout=30) as raw:
-        head = f"GET {path}?where=\xf9 HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n\r\n"
+        head = f"GET {path}?where=\xf9 HTTP/1.1\r\nHost: {ADDRESS}\r\nConnection: close\r\n"
+        head += "".join(f"{name}: {value}\r\n" for name, value in signed_in(ctweb.state_dir).items()) + "\r\n"
         raw.sendall(head.encode("latin-1"))
         assert raw.recv(100).startswith(b"HTTP/1.1 400 ")
     assert b"Traceback" not in ctweb.log.read_bytes()
