@@ -36,7 +36,8 @@ class Server:
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self._process = process
-        self.port = int(self._line())
+        port, self.session = self._line().split()
+        self.port = int(port)
 
     def costs(self) -> list[dict[str, float]]:
         """Of each snapshot since the last question: seconds of CPU of the `sweep`, and for `clients`."""
@@ -95,7 +96,9 @@ def one_page(seconds: float) -> tuple[Samples, Samples, Samples, Samples]:
             ticks += 1
 
         page.on("websocket", lambda socket: socket.on("framereceived", tick))
-        page.goto(f"http://127.0.0.1:{server.port}/?{VIEW}")
+        url = f"http://127.0.0.1:{server.port}/"
+        page.context.add_cookies([{"name": f"ctweb-{server.port}", "value": server.session, "url": url}])
+        page.goto(f"{url}?{VIEW}")
         page.locator(".row:not([hidden]):not(.waiting)").first.wait_for()
         page.wait_for_timeout(WARM_SECONDS * 1000)
         session = page.context.new_cdp_session(page)
@@ -136,7 +139,7 @@ def many_pages(ticks: int) -> Samples:
     with serving(MANY) as server:
 
         def watch(number: int) -> None:
-            client = Client(f"ws://127.0.0.1:{server.port}/live")
+            client = Client(f"ws://127.0.0.1:{server.port}/live", headers={"Cookie": f"ctweb={server.session}"})
             try:
                 client.send(asked[number % VIEWS])
                 while len(ages[number]) <= ticks:

@@ -1,6 +1,6 @@
 """The server of bench/dashboard.py, a process of its own: a table that changes each second, and the page over it.
 
-`python -m bench.table_server ENTRIES SHARE`: prints its port; for each line on stdin it answers with what each snapshot
+`python -m bench.table_server ENTRIES SHARE`: prints its port and the token of a session; for each line on stdin it answers with what each snapshot
 since the last one has cost, as a JSON list of {"sweep": seconds of CPU, "clients": seconds of CPU}.
 """
 
@@ -22,9 +22,12 @@ from ctweb.datapath.build import Datapath
 from ctweb.enabled import Enabled
 from ctweb.settings import Tracking
 from ctweb.tracker import Tracker
+from ctweb.users import User, Users
 from ctweb.web import server
 from ctweb.web.app import create_app
+from ctweb.web.auth import Auth
 from ctweb.web.live import Live
+from ctweb.web.sessions import Sessions
 
 CLIENT_THREADS = ("http", "live", "MainThread")
 
@@ -99,11 +102,15 @@ def main() -> None:
         tracker.start()
         live.start()
         listener = server.listen("127.0.0.1", 0)
-        app = create_app(tracker, live, hosts=("127.0.0.1",), hooks=dict)
+        users = Users(Path(state))
+        users.put("bench", User("read", "no hash: nobody signs in with a password"))
+        sessions = Sessions(Path(state), users)
+        token, _ = sessions.begin("bench", users.read()["bench"])
+        app = create_app(tracker, live, Auth(users, sessions, ""), hosts=("127.0.0.1",), hooks=dict)
         changing = threading.Thread(target=change, args=(datapath, entries, share, stop), name="change")
         changing.start()
         threading.Thread(target=account, args=(tracker,), name="account", daemon=True).start()
-        print(listener.getsockname()[1], flush=True)
+        print(listener.getsockname()[1], token, flush=True)
         server.serve(app, listener, ready=lambda: None, alive=lambda: None, closing=live.stop)
         stop.set()
         changing.join()

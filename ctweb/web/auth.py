@@ -81,7 +81,7 @@ class Auth:
         shown = request.authorization
         if shown is None:
             return None
-        if shown.type == "bearer" and shown.token is not None:
+        if shown.type == "bearer" and shown.token:
             return Caller("", "full", lambda: True) if _same(shown.token, self._token) else None
         if shown.type != "basic" or shown.username is None or shown.password is None:
             return None
