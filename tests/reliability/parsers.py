@@ -127,10 +127,10 @@ def is_utf8(data: bytes) -> bool:
 def websocket_message(data: bytes) -> None:
     for text in (data, data.decode(errors="replace")):
         try:
-            _, watched = read_view(text)
+            asked = read_view(text)
         except ViewError:
             continue
-        with_watched('{"type":"rows"}', EMPTY, watched)
+        with_watched('{"type":"rows"}', EMPTY, asked.watch)
 
 
 PARSERS: dict[str, Callable[[bytes], None]] = {

@@ -1,0 +1,277 @@
+"""The world changes while it runs: it says so in words, no packet is lost to its accounts, and it needs no restart."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from entries import loaded, packet, put, reset
+from lab.hooks import hooks
+from lab.network import IPV4, Namespace, Network, address, client_router_server, network, wait_for
+from lab.tracked import CONFIG, CTWEB, PORT, Count, Tracked
+from lab.traffic import ping, ping_count
+
+from ctweb.settings import Tracking
+from ctweb.tracker import Tracker
+
+ALWAYS = f'{CONFIG}enabled = "yes"\n'
+TRACKING = "/rest/ip/firewall/connection/tracking"
+
+
+@pytest.fixture
+def net() -> Iterator[Network]:
+    with network("re-") as made:
+        yield made
+
+
+@pytest.fixture
+def machines(net: Network) -> tuple[Namespace, Namespace, Namespace]:
+    return client_router_server(net)
+
+
+def ended_well(ctweb: Tracked) -> str:
+    """The accounts are even, and nothing in the log is a traceback; the log."""
+    ctweb.check_conservation()
+    assert ctweb.end() == 0, ctweb.log.read_text()
+    log = ctweb.log.read_text()
+    assert "Traceback" not in log
+    return log
+
+
+def asked(ctweb: Tracked, method: str, path: str, body: object = None) -> tuple[int, dict]:
+    """Status and answer."""
+    connection = http.client.HTTPConnection("127.0.0.1", PORT)
+    connection.sock = ctweb.machine.socket(socket.AF_INET, socket.SOCK_STREAM)
+    connection.sock.connect(("127.0.0.1", PORT))
+    try:
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        return response.status, json.loads(response.read())
+    finally:
+        connection.close()
+
+
+@contextmanager
+def pinging(client: Namespace) -> Iterator[subprocess.Popen[bytes]]:
+    """Traffic without end, whatever becomes of its path."""
+    process = client.start("ping", "-n", "-q", "-i", "0.01", IPV4.server)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def counted(ctweb: Tracked, client: Namespace, target: str, number: int) -> None:
+    """New pings are counted, each."""
+    known = {row[".id"] for row in ctweb.rows(protocol="icmp", src_address=IPV4.client)}
+    ping(client, target, number)
+    expected = ping_count(IPV4, number)
+
+    def new() -> bool:
+        rows = [row for row in ctweb.rows(protocol="icmp", src_address=IPV4.client) if row[".id"] not in known]
+        return expected in [Count.of(row) for row in rows if row["dst-address"] == target]
+
+    wait_for(f"{number} pings are counted", new)
+
+
+def test_an_interface_goes_comes_back_and_is_renamed_under_traffic(net, machines, tmp_path):
+    client, router, _ = machines
+    ctweb = Tracked(router, tmp_path, config=ALWAYS)
+    with pinging(client):
+        router.ip("link set lan name late")
+        wait_for("it is taken under its new name", lambda: hooks(router).get("late"))
+        router.ip("link del late")
+        wait_for("it is let go", lambda: "late" not in ctweb.get("/healthz")["interfaces"])
+        net.join(client, "eth0", router, "late")
+        address(client, "eth0", 1, 2)
+        address(router, "late", 1, 1)
+        client.ip("route add 0.0.0.0/0 via 10.9.1.1")
+        wait_for("it is taken again", lambda: "late" in ctweb.get("/healthz")["interfaces"])
+        counted(ctweb, client, IPV4.server, 7)
+    log = ended_well(ctweb)
+    assert "interface late: let go" in log
+
+
+def test_an_interface_moves_to_another_namespace_and_back_under_traffic(machines, tmp_path):
+    client, router, server = machines
+    ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+    with pinging(client):
+        router.run("ip", "link", "set", "lan", "netns", server.path)
+        wait_for("it is let go", lambda: "lan" not in ctweb.get("/healthz")["interfaces"])
+        assert not hooks(server).get("lan")  # nothing of ours went along
+        server.run("ip", "link", "set", "lan", "netns", router.path)
+        router.ip("link set lan up")
+        address(router, "lan", 1, 1)
+        wait_for("it is taken again", lambda: "lan" in ctweb.get("/healthz")["interfaces"])
+        counted(ctweb, client, IPV4.server, 7)
+    ended_well(ctweb)
+
+
+@pytest.mark.parametrize("hook", ["tc", "xdp"])
+def test_the_mtu_changes_under_traffic(machines, tmp_path, hook):
+    client, router, _ = machines
+    ctweb = Tracked(router, tmp_path, "--hook", hook, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+    with pinging(client):
+        for size in (1280, 3000, 9000, 1500):
+            done = subprocess.run(
+                router.command("ip", "link", "set", "lan", "mtu", size), capture_output=True, text=True, check=False
+            )
+            if done.returncode:  # the driver itself takes no large frames under an XDP program
+                assert (hook, size) in {("xdp", 9000)}, done.stderr
+            assert set(ctweb.get("/healthz")["interfaces"]) == {"lan", "wan"}
+        counted(ctweb, client, IPV4.server, 9)
+    ended_well(ctweb)
+
+
+def test_the_state_directory_is_full(machines, tmp_path):
+    _, router, _ = machines
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "re-full", state], check=True)
+    try:
+        ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+        before = ctweb.get(TRACKING)
+        filler = state / "filler"
+        with pytest.raises(OSError, match="No space"):
+            filler.write_bytes(bytes(1 << 17))
+        status, answer = asked(ctweb, "POST", TRACKING + "/set", {"udp-timeout": "42s"})
+        assert status >= 400
+        assert "No space left on device" in answer["detail"]
+        assert ctweb.get(TRACKING) == before
+        filler.unlink()
+        assert asked(ctweb, "POST", TRACKING + "/set", {"udp-timeout": "42s"})[0] == 200
+        assert ctweb.get(TRACKING)["udp-timeout"] == "42s"
+        ended_well(ctweb)
+    finally:
+        subprocess.run(["umount", "-l", state], check=True)
+
+
+def test_the_state_directory_becomes_read_only(machines, tmp_path):
+    _, router, _ = machines
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "re-readonly", state], check=True)
+    try:
+        ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+        before = ctweb.get(TRACKING)
+        subprocess.run(["chattr", "+i", state], check=True)  # a whole file system does not while it is in use
+        status, answer = asked(ctweb, "POST", TRACKING + "/set", {"udp-timeout": "42s"})
+        assert status >= 400
+        assert "nothing was changed. Is the state directory writable" in answer["detail"]
+        assert ctweb.get(TRACKING) == before
+        subprocess.run(["chattr", "-i", state], check=True)
+        assert asked(ctweb, "POST", TRACKING + "/set", {"udp-timeout": "42s"})[0] == 200
+        ended_well(ctweb)
+    finally:
+        subprocess.run(["umount", "-l", state], check=True)
+
+
+def test_without_a_bpf_file_system_it_tracks_and_only_keep_is_refused(machines, tmp_path):
+    client, router, _ = machines
+    hidden = ("unshare", "--mount", "sh", "-c", 'umount -l /sys/fs/bpf && exec "$@"', "sh")
+    words = (CTWEB, "run", "--state-dir", tmp_path / "kept", "--interface", "lan")
+    kept = subprocess.run(
+        router.command(*hidden, *words, "--keep"), capture_output=True, text=True, timeout=60, check=False
+    )
+    assert kept.returncode == 2
+    assert "mount -t bpf bpf /sys/fs/bpf" in kept.stderr.splitlines()[-1]
+    start = router.start
+    router.start = lambda *given, **options: start(*hidden, *given, **options)  # type: ignore[method-assign]
+    ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+    counted(ctweb, client, IPV4.server, 5)
+    ended_well(ctweb)
+
+
+def test_nf_conntrack_appears_and_goes(machines, tmp_path):
+    """It comes with the first rule that asks for it; what it translates is known from then on, and it may go again."""
+    client, router, _ = machines
+    ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+    counted(ctweb, client, IPV4.server, 5)
+    router.run("nft", "add table ip re; add chain ip re post { type nat hook postrouting priority srcnat; };"
+               "add rule ip re post oifname wan masquerade")  # fmt: skip
+    wait_for(
+        "a connection is translated",
+        lambda: ping(client, IPV4.server, 1) or ctweb.rows(protocol="icmp", src_address=IPV4.client, srcnat="true"),
+    )
+    router.run("nft", "delete table ip re")
+    router.run("conntrack", "-F")
+    counted(ctweb, client, IPV4.server, 8)
+    ended_well(ctweb)
+
+
+@contextmanager
+def memory_group(name: str) -> Iterator[tuple[Path, Path, Path]]:
+    """A new memory control group, of either version: where its members, its limit and its usage stand."""
+    root = Path("/sys/fs/cgroup")
+    if (root / "cgroup.controllers").exists():
+        (root / "cgroup.subtree_control").write_text("+memory")
+        group, limit, usage = root / name, "memory.max", "memory.current"
+    else:
+        group, limit, usage = root / "memory" / name, "memory.limit_in_bytes", "memory.usage_in_bytes"
+    group.mkdir()
+    try:
+        yield group / "cgroup.procs", group / limit, group / usage
+    finally:
+        group.rmdir()
+
+
+def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(machines, tmp_path):
+    """What the kernel takes for the table is charged to the group where the program was started. When that is full
+    it gives no entry; those that are there go on, and with room again new ones come."""
+    client, router, _ = machines
+    with memory_group(f"re-{tmp_path.parent.name}-{tmp_path.name}") as (members, limit, usage):
+        start = router.start
+        enter = ("sh", "-c", f'echo $$ > {members} && exec "$@"', "sh")
+        router.start = lambda *given, **options: start(*enter, *given, **options)  # type: ignore[method-assign]
+        ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+        counted(ctweb, client, IPV4.server, 5)
+        # The program itself goes elsewhere, lest it be killed for the memory of its own.
+        (members.parents[1] / "cgroup.procs").write_text(str(ctweb.process.pid))
+        limit.write_text(str(int(usage.read_text()) + (1 << 20)))
+        datagrams(client, 60_000)
+        health = wait_for("some are refused", lambda: (now := ctweb.get("/healthz"))["counters"]["refused"] and now)
+        assert health["connections"] < 60_000
+        limit.write_text("1000000000")
+        created = ctweb.get("/healthz")["counters"]["created"]
+        wait_for(  # the kernel fills its stock when it is asked again, for who comes after
+            "new connections come up",
+            lambda: ping(client, IPV4.server, 1) or ctweb.get("/healthz")["counters"]["created"] > created,
+        )
+        counted(ctweb, client, IPV4.server, 6)
+        ended_well(ctweb)
+
+
+def datagrams(client: Namespace, number: int) -> None:
+    """So many connections of one datagram each."""
+    with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
+        for port in range(number):
+            near.sendto(b"", (IPV4.server, 1 + port % 65_000))
+
+
+def test_the_wall_clock_may_jump(tmp_path, monkeypatch):
+    """Timeouts and rates are measured in the kernel's ticks; only the date that is shown follows the wall clock."""
+    with loaded() as datapath:
+        reset(datapath)
+        tracker = Tracker(datapath, Tracking(), tmp_path / "state")
+        put(datapath, 100)
+        packet(datapath, 1)
+        before = tracker.sweep()
+        now = time.time()
+        for jump in (-365 * 86_400, 365 * 86_400, -3600):
+            monkeypatch.setattr(time, "time", lambda jump=jump: now + jump)
+            packet(datapath, 1, repeat=10)
+            after = tracker.sweep()
+            assert len(after) == len(before)
+            assert not after.dying.any()
+            assert 0 <= after.interval < 3600
+            assert np.isfinite(after.rates).all()
+            assert after.time == now + jump
