@@ -54,6 +54,19 @@ def only_instance(state_dir: Path) -> Iterator[None]:
         yield
 
 
+def runs_in(namespace: str) -> bool:
+    """Whether an instance runs in the network namespace of this number.
+
+    Read from the kernel's list of locks: to try the lock could turn away one that is just starting.
+    """
+    try:
+        lock = os.stat(RUNTIME / f"netns-{namespace}.lock").st_ino
+    except OSError:
+        return False
+    held = (line.split() for line in Path("/proc/locks").read_text().splitlines())
+    return any("FLOCK" in words and words[-3].endswith(f":{lock}") for words in held)
+
+
 @contextmanager
 def announced(state_dir: Path, running: Running) -> Iterator[None]:
     """Let `find` find this process while the context lasts."""

@@ -13,6 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Mapping
+from contextlib import suppress
 from ctypes import addressof, create_string_buffer
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from ctweb.datapath.image import BuildError
 from ctweb.datapath.interfaces import Interface, Shape
 from ctweb.datapath.links import BpfLink, Hook
 from ctweb.datapath.pins import Pins
+from ctweb.instance import runs_in
 
 log = logging.getLogger(__name__)
 
@@ -175,18 +177,28 @@ def detach_leftovers(
     """
     removed = []
     ours = {pins / link.pinned.name for each in sparing.values() for link in each.links if link.pinned}
-    for pin in sorted(pins.parent.glob("*/*")) if pins.parent.is_dir() else []:
-        if pin in ours or pin.is_dir() or not _remove(pin, unless_attached=pin.parent != pins):
-            continue
-        removed.append(f"link {pin}")
-        # The last link of a namespace that is gone: its table goes too.
-        if pin.parent != pins and all(path.is_dir() for path in pin.parent.iterdir()):
-            Pins(pin.parent).remove()
+    for pin in sorted(pins.glob("*")):
+        if pin not in ours and not pin.is_dir() and _remove(pin, unless_attached=False):
+            removed.append(f"link {pin}")
+    for other in sorted(pins.parent.glob("*")):
+        if other != pins and not runs_in(other.name):
+            with suppress(OSError):  # somebody else is at it
+                removed += _clear_away(other)
     if not in_use and pins.is_dir() and not any(pins.iterdir()):
         pins.rmdir()
     for index in sorted(clsact.interfaces(netlink)):
         if not (index in sparing and sparing[index].filters) and clsact.detach(netlink, index):
             removed.append(f"clsact filters on the interface with index {index}")
+    return removed
+
+
+def _clear_away(pins: Path) -> list[str]:
+    """Remove what hangs on no interface any more from another namespace's directory; with the last link, its table."""
+    removed = [
+        f"link {pin}" for pin in sorted(pins.glob("*")) if not pin.is_dir() and _remove(pin, unless_attached=True)
+    ]
+    if removed and all(path.is_dir() for path in pins.iterdir()):
+        Pins(pins).remove()
     return removed
 
 
