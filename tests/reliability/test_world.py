@@ -52,7 +52,7 @@ def asked(ctweb: Tracked, method: str, path: str, body: object = None) -> tuple[
     connection.sock = ctweb.machine.socket(socket.AF_INET, socket.SOCK_STREAM)
     connection.sock.connect(("127.0.0.1", PORT))
     try:
-        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"})
+        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"} | ctweb.signed_in())
         response = connection.getresponse()
         return response.status, json.loads(response.read())
     finally:
@@ -241,12 +241,14 @@ def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(machine
         health = wait_for("some are refused", lambda: (now := ctweb.get("/healthz"))["counters"]["refused"] and now)
         assert health["connections"] < 60_000
         limit.write_text("1000000000")
-        created = ctweb.get("/healthz")["counters"]["created"]
-        wait_for(  # the kernel fills its stock when it is asked again, for who comes after
-            "new connections come up",
-            lambda: ping(client, IPV4.server, 1) or ctweb.get("/healthz")["counters"]["created"] > created,
-        )
-        counted(ctweb, client, IPV4.server, 6)
+        expected = ping_count(IPV4, 6)
+
+        def come_up() -> bool:
+            """Each processor fills its stock when it is asked again, for who comes after."""
+            ping(client, IPV4.server, 6)
+            return expected in [Count.of(row) for row in ctweb.rows(protocol="icmp", src_address=IPV4.client)]
+
+        wait_for("new connections come up", come_up)
         ended_well(ctweb)
 
 
