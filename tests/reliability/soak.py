@@ -152,9 +152,9 @@ def soak(seconds: float, directory: Path, round_seconds: float = ROUND, *, tell:
     return story
 
 
-def check(story: Soak) -> list[str]:
-    """What grew that should not have."""
-    allowed = {"memory": MEMORY, "descriptors": DESCRIPTORS, "threads": THREADS}
+def check(story: Soak, memory: int = MEMORY) -> list[str]:
+    """What grew that should not have. `memory`: how many MiB more are allowed."""
+    allowed = {"memory": memory, "descriptors": DESCRIPTORS, "threads": THREADS}
     return [f"{name} grew by {n}" for name, n in story.grown().items() if n > allowed[name]]
 
 
