@@ -14,7 +14,7 @@ from ctweb import service
 from ctweb.config import Config, ConfigError
 from ctweb.datapath.build import BuildError
 from ctweb.datapath.conntrack import Conntrack
-from ctweb.datapath.marking import Marking
+from ctweb.datapath.rulebook import Rulebook
 from ctweb.rules import RuleError
 from ctweb.settings import as_text, format_time
 from ctweb.tracker import Tracker
@@ -44,10 +44,10 @@ class Reload:
         signal.signal(signal.SIGHUP, self._ring)
 
     def start(
-        self, tracker: Tracker, marking: Marking, conntrack: Conntrack, certificate: Certificate | None
+        self, tracker: Tracker, rulebook: Rulebook, conntrack: Conntrack, certificate: Certificate | None
     ) -> None:
         """From here on reload; a SIGHUP that came before is obeyed now. `certificate`: of HTTPS."""
-        self._tracker, self._marking, self._conntrack, self._certificate = tracker, marking, conntrack, certificate
+        self._tracker, self._rulebook, self._conntrack, self._certificate = tracker, rulebook, conntrack, certificate
         self._thread.start()
 
     def stop(self) -> None:
@@ -82,16 +82,16 @@ class Reload:
         """
         new, old = self._read(), self.config
         certificate = self._certificate.renewed(new.tls) if self._certificate is not None and new.tls else None
-        rules, settings = self._marking.rules, as_text(self._tracker.tracking)
+        rules, settings = self._rulebook.rules, as_text(self._tracker.tracking)
         said = []
         if new.rule != rules:
-            self._marking.set(new.rule)
+            self._rulebook.set(new.rule)
             changed = f", {len(new.rule)} instead of {len(rules)}" if len(new.rule) != len(rules) else " changed"
             said.append(f"rules{changed}")
         try:
             kept = self._tracker.rebase(new.tracking)
         except OSError:
-            self._marking.set(rules)
+            self._rulebook.set(rules)
             raise
         now = as_text(self._tracker.tracking)
         changes = [f"{name}={now[name]} instead of {settings[name]}" for name in now if now[name] != settings[name]]

@@ -1,7 +1,8 @@
 """The rules of the configuration (`[[rule]]`): typed, checked, and laid out for the kernel (ebpf/rules.h).
 
-A rule is asked once in a connection's life, on its first packet; the first one that matches decides. Names and
-meaning of the keys are those of RouterOS's `/ip/firewall/mangle`.
+A rule that marks is asked once in a connection's life, in the kernel, on its first packet; the first one that matches
+decides. One that fasttracks is asked by the sweep, once the connection is established (ctweb/datapath/fasttrack.py).
+Names and meaning of the keys are those of RouterOS's `/ip/firewall/mangle` and `/ip/firewall/filter`.
 """
 
 from __future__ import annotations
@@ -16,10 +17,13 @@ import numpy as np
 from msgspec import Meta
 from numpy.typing import NDArray
 
-from ctweb.table.names import PROTOCOL_NUMBERS, PROTOCOLS, WITH_PORTS
+from ctweb.table.names import PROTOCOL_NUMBERS, PROTOCOLS, TCP, UDP, WITH_PORTS
 
 Network = IPv4Network | IPv6Network
 Ports = tuple[tuple[int, int], ...]  # ranges, both ends included
+
+MARK, FASTTRACK = "mark-connection", "fasttrack-connection"
+ESTABLISHED, RELATED = "established", "related"
 
 NO_MARK = "no-mark"
 LONGEST_MARK = 64
@@ -57,10 +61,14 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
     in_interface: Annotated[
         str | None, Meta(description="the name of the interface that the connection's first packet came in through")
     ] = None
-    action: Annotated[Literal["mark-connection"], Meta(description="mark-connection")]
+    connection_state: Annotated[
+        tuple[str, ...],
+        Meta(description=f"{ESTABLISHED}, {RELATED} or both; for {FASTTRACK}, which takes no other connections anyway"),
+    ] = ()
+    action: Annotated[Literal["mark-connection", "fasttrack-connection"], Meta(description=f"{MARK} or {FASTTRACK}")]
     new_connection_mark: Annotated[
         str, Meta(description=f"the mark's name, 1 to {LONGEST_MARK} printable characters; {NO_MARK}: none")
-    ]
+    ] = ""
 
 
 _KEYS = {f.encode_name: f.name for f in msgspec.structs.fields(Rule)}
@@ -101,11 +109,19 @@ def _rule(number: int, table: dict[str, object]) -> Rule:
         except (ValueError, TypeError):
             takes = get_args(_TYPES[_KEYS[key]])[1].description
             raise RuleError(f"rule {number}: {given}: takes {takes}, not {_shown(value)}") from None
-    for key in ("action", "new-connection-mark"):
+    needed = ["action"] if values.get("action") == FASTTRACK else ["action", "new-connection-mark"]
+    for key in needed:
         if _KEYS[key] not in values:
             takes = get_args(_TYPES[_KEYS[key]])[1].description
             raise RuleError(f"rule {number}: {key}: is missing; it takes {takes}")
     rule = Rule(**values)
+    if rule.action == FASTTRACK:
+        if rule.new_connection_mark:
+            raise RuleError(f"rule {number}: new-connection-mark: {FASTTRACK} gives none; make it a rule of its own")
+        if rule.protocol not in (None, TCP, UDP):
+            raise RuleError(f"rule {number}: protocol: {FASTTRACK} takes tcp and udp only")
+    elif rule.connection_state:
+        raise RuleError(f"rule {number}: connection-state: is for {FASTTRACK}; {MARK} asks the first packet only")
     for key, ports in (("src-port", rule.src_port), ("dst-port", rule.dst_port)):
         if ports and rule.protocol not in WITH_PORTS:
             names = ", ".join(PROTOCOLS[protocol] for protocol in WITH_PORTS)
@@ -144,10 +160,17 @@ def _interface(value: object) -> str:
     return _there(_INTERFACE.fullmatch(_text(value)))[0]
 
 
-def _action(value: object) -> str:
-    if value != "mark-connection":
+def _states(value: object) -> tuple[str, ...]:
+    states = tuple(word.strip() for word in _text(value).split(","))
+    if not set(states) <= {ESTABLISHED, RELATED}:
         raise ValueError(value)
-    return "mark-connection"
+    return states
+
+
+def _action(value: object) -> str:
+    if value not in (MARK, FASTTRACK):
+        raise ValueError(value)
+    return str(value)
 
 
 def mark_name(value: object) -> str:
@@ -165,6 +188,7 @@ _READ: dict[str, Callable[[object], Any]] = {
     "src-port": _ports,
     "dst-port": _ports,
     "in-interface": _interface,
+    "connection-state": _states,
     "action": _action,
     "new-connection-mark": mark_name,
 }

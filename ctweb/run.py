@@ -22,10 +22,12 @@ from ctweb.config import Config, ConfigError, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
 from ctweb.datapath.build import BuildError, BuildOptions, Datapath, compile_datapath
 from ctweb.datapath.conntrack import Conntrack
+from ctweb.datapath.fasttrack import FastTrack
 from ctweb.datapath.follow import Interfaces
 from ctweb.datapath.interfaces import NoSuchInterfaceError
 from ctweb.datapath.marking import Marking
 from ctweb.datapath.pins import Pins
+from ctweb.datapath.rulebook import Rulebook
 from ctweb.enabled import Enabled
 from ctweb.instance import InstanceError, Running
 from ctweb.privileges import Account, PrivilegeError
@@ -127,23 +129,27 @@ def _run(
     stop.check()
     tracker = Tracker(datapath, config.tracking, state_dir)
     marking = Marking(datapath.set_rules, datapath.rule_dtype, tracker.marks.number)
-    marking.set(config.rule)
+    fasttrack = FastTrack(datapath)
+    rulebook = Rulebook(marking, fasttrack)
+    rulebook.set(config.rule)
     stop.check()
+    tracker.fasttrack = fasttrack
     conntrack = Conntrack(datapath, tracker.marks, config.marks)
     stack.callback(conntrack.stop)
     tracker.follow(conntrack)
     enabled = Enabled(
         setting=lambda: tracker.tracking.enabled,
-        rules=lambda: len(marking.rules),
+        rules=lambda: len(rulebook.rules),
         auto_timeout=lambda: reload.config.auto_timeout,
     )
     interfaces = Interfaces(
-        datapath.programs,
+        fasttrack.programs,
         datapath.interfaces,
         hook=config.hook,
         names=config.interfaces,
         keep=keep,
-        noticed=marking.interfaces_are,
+        noticed=rulebook.interfaces_are,
+        settled=fasttrack.hooks_are,
         attached=enabled.verdict.active,
         owner=None if account is None else (account.uid, account.gid),
     )
@@ -151,6 +157,8 @@ def _run(
     stack.callback(interfaces.stop)
     # Packets are counted from here on. What interfaces and rules may want later takes root to load: see privileges.py.
     datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
+    fasttrack.swap = interfaces.replace
+    stack.callback(fasttrack.stop)
     _give_up_root(account, reread)
     conntrack.start()
     interfaces.start()
@@ -163,7 +171,7 @@ def _run(
     host, port = listener.getsockname()[:2]
     live = Live(tracker, enabled)
     live.start()
-    reload.start(tracker, marking, conntrack, certificate)
+    reload.start(tracker, rulebook, conntrack, certificate)
     running = Running(os.getpid(), host, port, tls=certificate is not None)
     auth = Auth(users, Sessions(state_dir, users), running.token)
     app = create_app(

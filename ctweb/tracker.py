@@ -29,6 +29,7 @@ from ctweb.table.snapshot import NOTHING_TRANSLATED, Snapshot, advance
 if TYPE_CHECKING:  # who only reads the table needs no BPF
     from ctweb.datapath.build import Datapath
     from ctweb.datapath.conntrack import Conntrack
+    from ctweb.datapath.fasttrack import FastTrack
 
 log = logging.getLogger(__name__)
 
@@ -91,6 +92,7 @@ class Tracker(TableSource):
         self._conntrack: Conntrack | None = None
         # Whoever writes marks into the kernel's table takes their numbers from here.
         self.marks = MarkNames(datapath.marks, grown=datapath.remember_marks)
+        self.fasttrack: FastTrack | None = None  # decides about the newly read table
         self._snapshot = Snapshot.empty()
         self._history = History()
         self._published = threading.Condition()
@@ -224,6 +226,8 @@ class Tracker(TableSource):
         if self._conntrack is not None:
             counters |= self._conntrack.counters
         translations = self._read_translations(counters["nat-learned"])
+        if self.fasttrack is not None:
+            self.fasttrack.sweep(columns, translations)
         translated = NOTHING_TRANSLATED if translations is None else translations.translated()
         made = advance(
             before, columns, time=unix, now=now, until=until, counters=counters, mark_names=self.marks.names,

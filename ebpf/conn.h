@@ -152,7 +152,8 @@ static __always_inline void restart(struct conn *conn, const struct packet *pack
 	 * what they make of it is what some order of their arrival would have made. */
 	u64 place = take_place(&packet->tuple);
 
-	__builtin_memset(conn->window, 0, sizeof(*conn) - __builtin_offsetof(struct conn, window));
+	__builtin_memset(conn->window, 0, __builtin_offsetof(struct conn, id) - __builtin_offsetof(struct conn, window));
+	conn->mark = 0;
 	fill(conn, packet, start, now, bits, cpu, ifindex);
 	__sync_fetch_and_add(&conn->packets[ORIGINAL], packet->packets);
 	__sync_fetch_and_add(&conn->bytes[ORIGINAL], packet->bytes);
@@ -186,6 +187,17 @@ static __always_inline int insert(const struct packet *packet, const struct star
 	return error;
 }
 
+/* What follows a packet's count, and what the packet earned: a new stamp. */
+static __always_inline void stamp(struct conn *conn, u64 expires, u64 until, struct per_cpu *cpu)
+{
+	/* Fails if somebody stamped it in the meantime, which is as good, or claimed it. */
+	if (until != expires)
+		__sync_val_compare_and_swap(&conn->expires, expires, until);
+	/* Ended while we counted: whoever ended it may have taken the counters before our adds. */
+	if (unlikely(READ_ONCE(conn->expires) <= EXPIRES_ENDED))
+		move_counters(conn, cpu);
+}
+
 /* Counts a packet, or several, on a live connection that was seen to expire at `expires`, and stamps it anew. */
 static __always_inline void add(struct conn *conn, u64 direction, u64 packets, u64 bytes, u64 expires, u64 until,
 				struct per_cpu *cpu)
@@ -196,12 +208,7 @@ static __always_inline void add(struct conn *conn, u64 direction, u64 packets, u
 	/* Its value is asked for, though nobody needs it: then this orders what comes before and after on every machine. */
 	before = __sync_fetch_and_add(&conn->bytes[direction & 1], bytes);
 	asm volatile("" : : "r"(before));
-	/* Fails if somebody stamped it in the meantime, which is as good, or claimed it. */
-	if (until != expires)
-		__sync_val_compare_and_swap(&conn->expires, expires, until);
-	/* Ended while we counted: whoever ended it may have taken the counters before our adds. */
-	if (unlikely(READ_ONCE(conn->expires) <= EXPIRES_ENDED))
-		move_counters(conn, cpu);
+	stamp(conn, expires, until, cpu);
 }
 
 #endif

@@ -25,6 +25,7 @@
 #include "quick.h"
 #include "track.h"
 #include "reap.h"
+#include "fasttrack.h"
 #include "translate.h"
 #include "programs.h"
 #include "rules.h"
@@ -37,3 +38,6 @@
 #include "icmp_error.h"
 #include "aside.h"
 #include "hooks.h"
+#ifndef REPLAY
+#include "forward.h"
+#endif

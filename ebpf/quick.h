@@ -169,39 +169,46 @@ static __always_inline u64 quick_tcp(struct conn *conn, u64 word, const struct q
 #define QUICK_TCP_MASK (0xffULL << STATE_SHIFT | STATUS_BIT(STATUS_SEEN_REPLY | STATUS_ASSURED | STATUS_HELPER))
 #define QUICK_TCP_WORD ((u64)TCP_ESTABLISHED << STATE_SHIFT | STATUS_BIT(STATUS_SEEN_REPLY | STATUS_ASSURED))
 
-/* True: the packet is counted. `bits`: status bits that this hook sets. */
-static __always_inline bool quick(struct conn *conn, const struct frame *frame, const struct quick *quick, u64 now, u64 bits,
-				  struct per_cpu *cpu)
+/* The timeout that the packet earns; 0: it goes the long way, and nothing is changed. `bits`: status bits that this hook sets. */
+static __always_inline u64 quick_timeout(struct conn *conn, const struct quick *quick, u64 now, u64 bits, u64 expires, u64 word,
+					 u64 direction)
 {
 	u32 zero = 0;
 	struct settings *in_force = settings.lookup(&zero);
+
+	if (!in_force || expires <= now || STATUS_BIT(bits) & ~word)
+		return 0;
+	if (quick->protocol == PROTOCOL_TCP) {
+		if ((word & QUICK_TCP_MASK) != QUICK_TCP_WORD)
+			return 0;
+		return quick_tcp(conn, word, quick, direction, in_force);
+	}
+	/* Unanswered from the one who asked, or answered and assured. */
+	if (unlikely(word & STATUS_BIT(STATUS_HELPER)))
+		return 0;
+	if (!(word & STATUS_BIT(STATUS_SEEN_REPLY)) ? direction == REPLY :
+	    !(word & STATUS_BIT(STATUS_ASSURED)) && now > conn->created + UDP_ASSURED_AFTER)
+		return 0;
+	return in_force->timeout[word & STATUS_BIT(STATUS_SEEN_REPLY) ? TIMEOUT_UDP_STREAM : TIMEOUT_UDP];
+}
+
+/* True: the packet is counted. */
+static __always_inline bool quick(struct conn *conn, const struct frame *frame, const struct quick *quick, u64 now, u64 bits,
+				  struct per_cpu *cpu)
+{
 	u64 expires = READ_ONCE(conn->expires), word = READ_ONCE(*conn_word(conn));
 	u64 direction = (quick->from_hi ^ word >> STATUS_SHIFT) & STATUS_SWAPPED;
 	u64 timeout, packets = 1, bytes = quick->bytes;
 
-	if (!in_force || expires <= now || STATUS_BIT(bits) & ~word)
-		return false;
 	if (frame->gso_size) {
 		packets = frame->gso_segs;
 		if (!packets)
 			return false;
 		bytes += (packets - 1) * quick->headers;
 	}
-	if (quick->protocol == PROTOCOL_TCP) {
-		if ((word & QUICK_TCP_MASK) != QUICK_TCP_WORD)
-			return false;
-		timeout = quick_tcp(conn, word, quick, direction, in_force);
-		if (!timeout)
-			return false;
-	} else {
-		/* Unanswered from the one who asked, or answered and assured. */
-		if (unlikely(word & STATUS_BIT(STATUS_HELPER)))
-			return false;
-		if (!(word & STATUS_BIT(STATUS_SEEN_REPLY)) ? direction == REPLY :
-		    !(word & STATUS_BIT(STATUS_ASSURED)) && now > conn->created + UDP_ASSURED_AFTER)
-			return false;
-		timeout = in_force->timeout[word & STATUS_BIT(STATUS_SEEN_REPLY) ? TIMEOUT_UDP_STREAM : TIMEOUT_UDP];
-	}
+	timeout = quick_timeout(conn, quick, now, bits, expires, word, direction);
+	if (!timeout)
+		return false;
 	cpu->counter[COUNT_OFFERED_PACKETS] += packets;
 	cpu->counter[COUNT_OFFERED_BYTES] += bytes;
 	add(conn, direction, packets, bytes, expires, now + timeout, cpu);

@@ -79,7 +79,7 @@ static __always_inline void bring_home(const struct nat_item *item, struct conn 
 	swapped = conn ? conn->status & STATUS_SWAPPED : item->from_hi & 1;
 	if ((moved.status ^ item->flip ^ swapped) & STATUS_SWAPPED)
 		turn(&moved);
-	moved.status = (moved.status & ~STATUS_SWAPPED) | swapped;
+	moved.status = (moved.status & ~(STATUS_SWAPPED | STATUS_FASTTRACK) & (STATUS_STAMP - 1)) | swapped;
 	if (moved.packets[REPLY])
 		moved.status |= STATUS_SEEN_REPLY;
 	if (conn) {
@@ -192,6 +192,10 @@ static __always_inline void release(struct nat_item *item, u32 operation, u64 no
 		if (!same(&translation->tuple, &item->original))
 			return;		/* the next one's already */
 		translation->standing = 0;
+		/* Its port may be another's at any moment: from here on the stack must see every packet. */
+		conn = living(&translation->tuple, now);
+		if (conn)
+			decide_fasttrack(conn, 0);
 	}
 	conn = living(&translation->tuple, now);
 	if (!conn) {

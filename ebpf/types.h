@@ -39,6 +39,7 @@ enum status {
 	STATUS_DSTNAT = 1 << 7,
 	STATUS_HELPER = 1 << 8,		/* watched by a helper: one of ours (helpers.h), or nf_conntrack's */
 	STATUS_MARK_TOLD = 1 << 9,	/* nf_conntrack has marked it: there the mark may also be taken away again */
+	STATUS_STAMP = 1 << 16,		/* from here up: the rules that STATUS_FASTTRACK was decided by (fasttrack.h); 0: not decided */
 };
 
 /* In the order of nf_conntrack's enum tcp_conntrack, so that the transition table reads the same. */
@@ -84,6 +85,8 @@ enum counter {
 	COUNT_MERGED,			/* turned out to be another one's other direction (NAT), which has its counters now */
 	COUNT_NAT_LEARNED,		/* translations */
 	COUNT_NAT_REFUSED,		/* translations that there was no room for */
+	COUNT_FASTTRACK_PACKETS,	/* forwarded by XDP, each also offered and counted on its connection */
+	COUNT_FASTTRACK_BYTES,
 	COUNT_UNTRACKED,
 	COUNT_CUT_LINK = COUNT_UNTRACKED, /* VLAN or PPPoE header cut short or malformed */
 	COUNT_CUT_IP,			/* IP header or what it announces is longer than the frame */
@@ -125,13 +128,13 @@ struct conn {
 	/* -- cache line */
 	u64 id;			/* never 0, never again the same while the maps live */
 	u64 created;
-	u64 fasttrack_packets[2];	/* a subset of packets */
+	u64 fasttrack_packets[2];	/* forwarded by XDP, and not in `packets`: user space adds them up. Atomic adds */
 	u64 fasttrack_bytes[2];
 	u32 mark;		/* connection mark; 0: none */
 	u16 type;		/* connection-type, enum conn_type; 0: none */
-	u16 gre_protocol;	/* GRE: ethertype of what its first packet carried */
+	u16 gre_protocol;	/* GRE: ethertype of what its first packet carried; TCP and UDP: see by_stack() (forward.h) */
 	u32 ifindex;		/* interface of the first packet */
-	u32 fresh;		/* place in the ring of new connections (room.h) */
+	u32 fresh;		/* place in the ring of new connections (room.h); of one fasttracked behind NAT the place of its rewrite */
 };
 _Static_assert(sizeof(struct conn) == 160, "struct conn");
 

@@ -7,14 +7,10 @@ it ends, or, on kernels without tcx links (before 6.6), on filters under clsact,
 from __future__ import annotations
 
 import errno
-import fcntl
 import logging
 import os
-import socket
-import struct
 from collections.abc import Mapping
 from contextlib import suppress
-from ctypes import addressof, create_string_buffer
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -23,6 +19,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ctweb.datapath import clsact
+from ctweb.datapath.driver import driver
 from ctweb.datapath.image import BuildError
 from ctweb.datapath.interfaces import Interface, Shape
 from ctweb.datapath.links import BpfLink, Hook
@@ -36,7 +33,6 @@ BPFFS = Path("/sys/fs/bpf")
 
 # Native XDP is there, but it costs the interface (veth: its peer) segmentation or receive offload.
 _XDP_COSTS_OFFLOAD = frozenset({"veth", "virtio_net", "tun"})
-_SIOCETHTOOL, _ETHTOOL_GDRVINFO, _DRVINFO_SIZE = 0x8946, 0x3, 196
 
 _WAYS = {Hook.TCX_INGRESS: clsact.Way.INGRESS, Hook.TCX_EGRESS: clsact.Way.EGRESS}
 
@@ -217,9 +213,9 @@ def choose(interface: Interface, shape: Shape, choice: HookChoice) -> tuple[Lite
         return "tc", "no Ethernet header"
     if choice == "xdp":
         return "xdp", "asked for"
-    driver = interface.kind or _driver(interface.name)
-    if driver in _XDP_COSTS_OFFLOAD:
-        return "tc", f"native XDP would cost {driver} its offloads"
+    kind = interface.kind or driver(interface.name)
+    if kind in _XDP_COSTS_OFFLOAD:
+        return "tc", f"native XDP would cost {kind} its offloads"
     return "xdp", "native XDP"
 
 
@@ -292,14 +288,3 @@ def _why_no_xdp(error: OSError) -> str:
     if error.errno in (errno.EBUSY, errno.EEXIST):
         return "another XDP program is attached"
     return f"its driver refuses native XDP: {error.strerror} (a large MTU or too few queues, perhaps)"
-
-
-def _driver(name: str) -> str:
-    """The name of the interface's driver (ethtool -i), "" where it has none."""
-    request = create_string_buffer(struct.pack("I", _ETHTOOL_GDRVINFO), _DRVINFO_SIZE)
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        try:
-            fcntl.ioctl(sock, _SIOCETHTOOL, struct.pack("16sP16x", name.encode(), addressof(request)))
-        except OSError:
-            return ""
-    return request.raw[4:36].split(b"\0", 1)[0].decode(errors="replace")

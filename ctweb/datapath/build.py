@@ -34,6 +34,7 @@ _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys"
 GRAVES = 4096  # entries of connections that gave way, kept until nobody can be counting on them any more
 SMALL_TABLE = 1 << 17
 _PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
+MOST_REWRITES = 1 << 16  # connections behind NAT that can be fasttracked at a time, 64 bytes each
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class BuildOptions:
         return {
             "connections": self.max_entries + 2 * GRAVES,
             "translations": self.max_entries,
+            "rewrites": min(self.max_entries, MOST_REWRITES),
             "fresh": self.fresh_cells,
         }
 

@@ -27,6 +27,7 @@ from ctweb.datapath.attach import (
     detach_leftovers,
     namespace_pins,
 )
+from ctweb.datapath.fast_ports import Hooked
 from ctweb.datapath.interfaces import Interface, Plan, check_names, plan, read
 
 log = logging.getLogger(__name__)
@@ -56,7 +57,7 @@ class Interfaces:
     names: only these interfaces; empty: all that carry IP, at the lowest level.
     keep: leave the programs attached at `stop`. Needs a bpffs mounted at `bpffs`; mounting it is the caller's decision.
     tcx: False goes the way of kernels without tcx links.
-    noticed: told of all interfaces there are, at each look.
+    noticed: told of all interfaces there are, at each look. settled: told of those that have programs, after it.
     attached: False starts without programs; see `set_attached`.
     owner: user and group that this process will be of once `attach` is done, and that then pin.
     """
@@ -72,6 +73,7 @@ class Interfaces:
         tcx: bool = True,
         bpffs: Path = BPFFS,
         noticed: Callable[[Mapping[int, Interface]], None] | None = None,
+        settled: Callable[[Mapping[int, Hooked]], None] | None = None,
         attached: bool = True,
         owner: tuple[int, int] | None = None,
     ) -> None:
@@ -86,6 +88,7 @@ class Interfaces:
         self._pins_descriptor = -1
         self._owner = owner
         self._noticed = noticed
+        self._settled = settled
         self._wanted = attached
         self._lock = threading.Lock()  # held while any of the following changes
         self._attached: dict[int, Attachment] = {}
@@ -242,6 +245,7 @@ class Interfaces:
         there = {each.interface.name for each in plans.values()}
         missing = (Report(name, 0, "", "", "not there", failed=True) for name in self._names if name not in there)
         self._reports = (*(self._report(each) for each in plans.values() if self._concerns_us(each)), *missing)
+        self._tell()
 
     def _take(self, each: Plan, netlink: IPRoute) -> Attachment:
         interface, shape = each.interface, each.shape
@@ -265,6 +269,16 @@ class Interfaces:
             self._let_go(index, netlink, keep=False)
         self._set_seen(set())
         self._reports = ()
+        self._tell()
+
+    def _tell(self) -> None:
+        if self._settled:
+            self._settled(
+                {
+                    index: Hooked(attachment.interface, attachment.hook, attachment.reason)
+                    for index, attachment in self._attached.items()
+                }
+            )
 
     def _let_go(self, index: int, netlink: IPRoute, *, keep: bool) -> None:
         attachment = self._attached.pop(index)

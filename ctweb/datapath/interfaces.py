@@ -46,6 +46,7 @@ class Interface:
     arphrd: int
     master: int | None = None
     link: int | None = None
+    address: str = ""  # of the link layer, as in 02:00:00:00:00:01
 
     @property
     def shape(self) -> Shape | None:
@@ -85,6 +86,7 @@ def read(netlink: IPRoute) -> dict[int, Interface]:
             arphrd=message["ifi_type"],
             master=message.get("master"),
             link=None if elsewhere else message.get("link"),
+            address=message.get("address") or "",
         )
     return found
 

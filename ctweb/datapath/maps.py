@@ -21,7 +21,8 @@ from ctweb.table.columns import Columns
 BATCH = 8_192
 
 PORTS = ("lo_port", "hi_port")  # network order in the key, host order in the columns
-FASTTRACK = ("fasttrack_packets", "fasttrack_bytes")  # all zero in most tables
+# All zero in most tables. The kernel counts a packet in one of the two; the columns of all packets have it too.
+FASTTRACK = {"fasttrack_packets": "packets", "fasttrack_bytes": "bytes"}
 
 
 HUGE = 4 << 20  # bytes from which huge pages are asked for: fewer faults, at most one page not filled
@@ -134,7 +135,7 @@ class _Growing:
         """As many more rows, struct by struct to column by column."""
         if self._used + len(keys) > self._capacity:
             self._grow(2 * self._capacity + len(keys))
-        if FASTTRACK[0] not in self._columns and any(leaves[name].any() for name in FASTTRACK):
+        if FASTTRACK.keys() - self._columns and any(leaves[name].any() for name in FASTTRACK):
             self._columns |= {name: _rows(name, self._capacity) for name in FASTTRACK}
         end = self._used + len(keys)
         for view in (keys.view(self._key), leaves.view(self._leaf), leaves.view(self._fasttrack)):
@@ -153,8 +154,10 @@ class _Growing:
     def columns(self) -> Columns:
         """What was filled, without the room that was not needed."""
         filled = {name: column[: self._used] for name, column in self._columns.items()}
-        for name in FASTTRACK:
-            if name not in filled:
+        for name, whole in FASTTRACK.items():
+            if name in filled:
+                filled[whole] += filled[name]
+            else:
                 filled[name] = np.broadcast_to(_rows(name, 1), (self._used, 2))
         return Columns(**filled)
 

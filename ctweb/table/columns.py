@@ -45,7 +45,8 @@ class Columns:
     tcp_state: U8  # (n,) enum tcp_state of ebpf/types.h
     mark: U32  # (n,) connection mark, index into Snapshot.mark_names; 0: none
     type: U16  # (n,) enum conn_type of ebpf/types.h; 0: none
-    gre_protocol: U16  # (n,) GRE: ethertype of what it carries
+    gre_protocol: U16  # (n,) GRE: ethertype of what it carries; of other protocols it means nothing
+    ifindex: U32  # (n,) the interface that the first packet came in through
     packets: U64  # (n, 2) original, reply
     bytes: U64  # (n, 2) layer-3 bytes
     fasttrack_packets: U64  # (n, 2) part of packets
@@ -76,6 +77,7 @@ class Columns:
             mark=np.empty(0, np.uint32),
             type=half,
             gre_protocol=half,
+            ifindex=np.empty(0, np.uint32),
             packets=pair,
             bytes=pair,
             fasttrack_packets=pair,

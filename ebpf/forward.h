@@ -1,0 +1,405 @@
+/* SPDX-License-Identifier: MIT OR GPL-2.0-only */
+/* The fast path: the program that hangs at XDP in the place of xdp_ingress while there are rules that fasttrack. It counts a packet by the
+ * short way (quick.h) and, if its connection is fasttracked, forwards it; whatever it must not decide goes to the stack, and whatever
+ * the short way does not count goes to xdp_ingress, both as if this program were not there.
+ * No packet is changed before it is certain that it can be sent. */
+#ifndef CTWEB_FORWARD_H
+#define CTWEB_FORWARD_H
+
+enum { FAST_PORTS = 4096 };			/* the first interface index that cannot take part */
+enum { TICK_SHIFT = 30, STACK_TICKS = 2 };	/* of by_stack(): a tick is about a second */
+enum { STAMP_GRAIN = 1 << 26 };			/* ns, about 67 ms */
+enum { ETHERNET_SHORTEST = 60 };		/* a frame that is no longer may be padded */
+enum { FAMILY_INET = 2, FAMILY_INET6 = 10 };	/* as bpf_fib_lookup() calls them */
+
+enum fast_port_flags {
+	PORT_TAKES_PART = 1 << 0,
+	PORT_VIRTUAL = 1 << 1,	/* checksums may be left to hardware that is not there */
+};
+
+struct fast_port {
+	u8 mac[6];
+	u16 flags;
+};
+_Static_assert(sizeof(struct fast_port) == 8, "struct fast_port");
+
+/* Interfaces by index. Both written by user space, read by xdp_fasttrack. */
+BPF_TABLE("array", u32, struct fast_port, fast_ports, FAST_PORTS);
+BPF_DEVMAP(fast_devices, FAST_PORTS);
+
+/* Where xdp_fasttrack calls to: xdp_ingress. Written by user space. */
+BPF_PROG_ARRAY(xdp_normal, 1);
+
+/* What a packet becomes. In the cpu's memory lie its new ends (quick.tuple, quick.from_hi). */
+struct outgoing {
+	u32 ifindex;
+	u8 macs[12];		/* destination, source */
+};
+
+/* What is taken off a sum and what is added to it, in ones' complement. */
+static __always_inline u64 exchanged(u32 old, u32 new)
+{
+	return (u64)(u32)~old + new;
+}
+
+static __always_inline u16 folded(u64 sum)
+{
+	sum = (sum & 0xffffffff) + (sum >> 32);
+	sum = (sum & 0xffff) + (sum >> 16);
+	sum = (sum & 0xffff) + (sum >> 16);
+	return (sum & 0xffff) + (sum >> 16);
+}
+
+/* A checksum that covers what was exchanged; never 0xffff, as in the kernel's own. */
+static __always_inline u16 corrected(u16 checksum, u64 exchange)
+{
+	return ~folded((u16)~checksum + exchange);
+}
+
+/* Corrects the transport checksum. False if it lies beyond the frame. */
+static __always_inline bool correct_transport(void *transport, void *frame_end, u64 protocol, u64 exchange)
+{
+	if (protocol == PROTOCOL_TCP) {
+		struct tcp_header *tcp = transport;
+
+		if ((void *)(tcp + 1) > frame_end)
+			return false;
+		tcp->checksum = corrected(tcp->checksum, exchange);
+	} else {
+		struct udp_header *udp = transport;
+		u16 checksum;
+
+		if ((void *)(udp + 1) > frame_end)
+			return false;
+		if (!udp->checksum)
+			return true;	/* there is none */
+		checksum = corrected(udp->checksum, exchange);
+		udp->checksum = checksum ? checksum : 0xffff;
+	}
+	return true;
+}
+
+/* In which tick the stack last got a packet of a direction that could have gone fast: the low byte of its number. */
+static __always_inline u8 *by_stack(struct conn *conn, u64 direction)
+{
+	return (u8 *)&conn->gre_protocol + (direction & 1);
+}
+
+/* The new ends' addresses. */
+static __always_inline const __be32 *new_source(const struct quick *quick)
+{
+	return (const __be32 *)((const void *)&quick->tuple + (quick->from_hi & 1) * 16);
+}
+
+static __always_inline const __be32 *new_destination(const struct quick *quick)
+{
+	return (const __be32 *)((const void *)&quick->tuple + (~quick->from_hi & 1) * 16);
+}
+
+static __always_inline u32 new_ports(const struct quick *quick)
+{
+	u32 lo = quick->tuple.lo_port, hi = quick->tuple.hi_port;
+
+	/* As the two stand in a header. */
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+	return quick->from_hi & 1 ? hi | lo << 16 : lo | hi << 16;
+#else
+	return quick->from_hi & 1 ? hi << 16 | lo : lo << 16 | hi;
+#endif
+}
+
+/* Asks for the way: by the packet's source as it came and its new destination, as the stack does. 0 if it may be sent. */
+static __always_inline int find_way(struct xdp_md *xdp, const struct quick *quick, struct outgoing *outgoing)
+{
+	struct bpf_fib_lookup way = {};
+	void *data = (void *)(long)xdp->data, *data_end = (void *)(long)xdp->data_end;
+	struct ipv4_header *ip4 = data + sizeof(struct ethernet_header);
+	struct ipv6_header *ip6 = data + sizeof(struct ethernet_header);
+	const __be32 *destination = new_destination(quick);
+	struct fast_port *port;
+	struct ports *ports;
+	u32 ifindex;
+
+	if (quick->tuple.family == 4) {
+		ports = (void *)(ip4 + 1);
+		if ((void *)(ports + 1) > data_end || ip4->ttl <= 1)
+			return -1;
+		way.family = FAMILY_INET;
+		way.tos = ip4->tos;
+		way.ipv4_src = ip4->source;
+		way.ipv4_dst = destination[0];
+	} else {
+		ports = (void *)(ip6 + 1);
+		if ((void *)(ports + 1) > data_end || ip6->hops <= 1)
+			return -1;
+		way.family = FAMILY_INET6;
+		way.flowinfo = ip6->version_class_label & hton32(0x0fffffff);
+#pragma unroll
+		for (int i = 0; i < 4; i++) {
+			way.ipv6_src[i] = ip6->source[i];
+			way.ipv6_dst[i] = destination[i];
+		}
+	}
+	way.l4_protocol = quick->protocol;
+	way.sport = ports->source;
+	way.dport = quick->from_hi & 1 ? quick->tuple.lo_port : quick->tuple.hi_port;
+	way.tot_len = quick->bytes;
+	way.ifindex = xdp->ingress_ifindex;
+	if (bpf_fib_lookup(xdp, &way, sizeof(way), 0))
+		return -1;	/* no route, no neighbour, for this machine, too long, ... */
+	ifindex = way.ifindex;
+	port = fast_ports.lookup(&ifindex);
+	if (!port || !(port->flags & PORT_TAKES_PART))
+		return -1;
+	outgoing->ifindex = ifindex;
+	__builtin_memcpy(outgoing->macs, way.dmac, 6);
+	__builtin_memcpy(outgoing->macs + 6, way.smac, 6);
+	return 0;
+}
+
+/* Writes the packet as it leaves. False, with nothing changed, if its headers are not where they were. */
+static __always_inline bool rewrite_frame(struct xdp_md *xdp, const struct quick *quick, bool translated, const struct outgoing *outgoing)
+{
+	void *data = (void *)(long)xdp->data, *data_end = (void *)(long)xdp->data_end;
+	struct ethernet_header *ethernet = data;
+	const __be32 *source = new_source(quick), *destination = new_destination(quick);
+	u32 new = new_ports(quick);
+	u64 exchange = 0;
+	u32 *ports;
+
+	if (quick->tuple.family == 4) {
+		struct ipv4_header *ip = data + sizeof(*ethernet);
+		u16 *ttl = (u16 *)&ip->ttl;
+		u16 before;
+
+		ports = (u32 *)(ip + 1);
+		if ((void *)(ports + 1) > data_end)
+			return false;
+		if (translated) {
+			exchange = exchanged(ip->source, source[0]) + exchanged(ip->destination, destination[0]);
+			if (!correct_transport(ports, data_end, quick->protocol, exchange + exchanged(*ports, new)))
+				return false;
+			ip->source = source[0];
+			ip->destination = destination[0];
+			*ports = new;
+		}
+		before = *ttl;
+		ip->ttl--;
+		ip->checksum = corrected(ip->checksum, exchange + exchanged(before, *ttl));
+	} else {
+		struct ipv6_header *ip = data + sizeof(*ethernet);
+
+		ports = (u32 *)(ip + 1);
+		if ((void *)(ports + 1) > data_end)
+			return false;
+		if (translated) {
+#pragma unroll
+			for (int i = 0; i < 4; i++)
+				exchange += exchanged(ip->source[i], source[i]) + exchanged(ip->destination[i], destination[i]);
+			if (!correct_transport(ports, data_end, quick->protocol, exchange + exchanged(*ports, new)))
+				return false;
+#pragma unroll
+			for (int i = 0; i < 4; i++) {
+				ip->source[i] = source[i];
+				ip->destination[i] = destination[i];
+			}
+			*ports = new;
+		}
+		ip->hops--;
+	}
+	__builtin_memcpy(ethernet->destination, outgoing->macs, 12);
+	return true;
+}
+
+/* Has the sender left the checksum to its hardware? A virtual one has none, and hands the packet on with the sum of the pseudo-header in
+ * its place; the stack knows, but past the stack nobody completes it. One good checksum in 65,535 looks the same: the stack
+ * forwards that packet as well. */
+static __always_inline bool checksum_missing(struct xdp_md *xdp, const struct quick *quick)
+{
+	void *data = (void *)(long)xdp->data + sizeof(struct ethernet_header), *data_end = (void *)(long)xdp->data_end;
+	struct ipv4_header *ip4 = data;
+	struct ipv6_header *ip6 = data;
+	u64 sum = 0, length;
+	void *transport;
+	u16 checksum;
+
+	if (quick->tuple.family == 4) {
+		transport = ip4 + 1;
+		if (transport + sizeof(struct udp_header) > data_end)
+			return true;
+		sum = (u64)ip4->source + ip4->destination;
+		length = quick->bytes - sizeof(*ip4);
+	} else {
+		transport = ip6 + 1;
+		if (transport + sizeof(struct udp_header) > data_end)
+			return true;
+#pragma unroll
+		for (int i = 0; i < 4; i++)
+			sum += (u64)ip6->source[i] + ip6->destination[i];
+		length = quick->bytes - sizeof(*ip6);
+	}
+	sum += hton32((u32)length) + (u64)hton32((u32)quick->protocol);
+	if (quick->protocol == PROTOCOL_TCP) {
+		if (transport + sizeof(struct tcp_header) > data_end)
+			return true;
+		checksum = ((struct tcp_header *)transport)->checksum;
+	} else {
+		if (transport + sizeof(struct udp_header) > data_end)
+			return true;
+		checksum = ((struct udp_header *)transport)->checksum;
+	}
+	return checksum == folded(sum);
+}
+
+/* May the frame be forwarded at all: is it addressed to the interface it came in through, and nothing but a complete packet? */
+static __always_inline bool is_for_us(struct xdp_md *xdp, const struct quick *quick)
+{
+	void *data = (void *)(long)xdp->data, *data_end = (void *)(long)xdp->data_end;
+	struct ethernet_header *ethernet = data;
+	u32 ifindex = xdp->ingress_ifindex;
+	struct fast_port *port = fast_ports.lookup(&ifindex);
+	u64 length = data_end - data;
+
+	if (!port || !(port->flags & PORT_TAKES_PART) || (void *)(ethernet + 1) > data_end)
+		return false;
+	if (*(u32 *)ethernet->destination != *(u32 *)port->mac || *(u16 *)(ethernet->destination + 4) != *(u16 *)(port->mac + 4))
+		return false;
+	if (length != sizeof(*ethernet) + quick->bytes && length > ETHERNET_SHORTEST)
+		return false;
+	return !(port->flags & PORT_VIRTUAL) || !checksum_missing(xdp, quick);
+}
+
+/* Sends the packet in cpu->quick, of `conn`, on its way if it may go fast. `behind`: its tuple was the one behind a translation. False:
+ * it is for the stack, and unchanged. */
+static __always_inline bool forward(struct xdp_md *xdp, struct conn *conn, struct quick *quick, u64 word, u64 direction, u64 now,
+				    bool behind, struct outgoing *outgoing)
+{
+	u32 zero = 0;
+	struct fasttrack *fast = fasttrack.lookup(&zero);
+	bool translated = word & STATUS_BIT(STATUS_SRCNAT | STATUS_DSTNAT);
+	u8 tick = now >> TICK_SHIFT;
+
+	if (!fast || (word & STATUS_BIT(fast->mask)) != STATUS_BIT(fast->wanted) || now >= fast->until || !is_for_us(xdp, quick))
+		return false;
+	/* Now and then one for the stack, so that its own entry lives on. Two CPUs at once may both send one. */
+	if ((u8)(tick - *by_stack(conn, direction)) >= STACK_TICKS) {
+		*by_stack(conn, direction) = tick;
+		return false;
+	}
+	/* A reply to a translated connection comes as it is behind the translation, and nothing else does. */
+	if (behind != (translated && direction == REPLY))
+		return false;
+	if (translated && direction == ORIGINAL) {
+		u32 place = conn->fresh;
+		struct rewrite *rewrite = rewrites.lookup(&place);
+
+		if (!rewrite || rewrite->id != conn->id)
+			return false;
+		quick->tuple = rewrite->tuple;
+		quick->from_hi ^= rewrite->flip & 1;
+	}
+	return !find_way(xdp, quick, outgoing) && rewrite_frame(xdp, quick, translated, outgoing);
+}
+
+/* As add(), of a packet that was forwarded here. */
+static __always_inline void add_fast(struct conn *conn, u64 direction, u64 bytes, u64 expires, u64 until, struct per_cpu *cpu)
+{
+	u64 before;
+
+	__sync_fetch_and_add(&conn->fasttrack_packets[direction & 1], 1);
+	before = __sync_fetch_and_add(&conn->fasttrack_bytes[direction & 1], bytes);
+	asm volatile("" : : "r"(before));
+	/* A stamp this little older will do: at these rates each would be an atomic operation of its own. */
+	stamp(conn, expires, until - expires < STAMP_GRAIN ? expires : until, cpu);
+}
+
+/* The connection of a packet that carries the tuple behind a translation; the packet is turned into one of it. */
+static __always_inline struct conn *behind_translation(struct quick *quick)
+{
+	struct translation *translation = translations.lookup(&quick->tuple);
+	struct conn *conn = translation ? connections.lookup(&translation->tuple) : 0;
+
+	/* Deleted and used again while it is read: see track(). Here the tuple and the id must fit in any case. */
+	if (!conn || conn->id != translation->id)
+		return 0;
+	quick->tuple = translation->tuple;
+	quick->from_hi ^= translation->flip & 1;
+	return conn;
+}
+
+/* Run by user space through PROG_TEST_RUN: puts its decisions on connections that are alive and still the ones meant. */
+int fasttrack_decide(struct __sk_buff *skb)
+{
+	struct fast_request *request = (void *)(long)skb->data;
+
+	if ((void *)(request + 1) > (void *)(long)skb->data_end)
+		return 0;
+	for (u32 i = 0; i < FAST_ITEMS; i++) {
+		if (i >= request->items)
+			break;
+		struct fast_item *item = &request->item[i];
+		struct tuple tuple = item->tuple;
+		struct rewrite rewrite = item->rewrite;
+		struct conn *conn = living(&tuple, request->now);
+
+		if (!conn || conn->id != rewrite.id)
+			continue;
+		if (item->place != NO_REWRITE) {
+			u32 place = item->place;
+			struct rewrite *there = rewrites.lookup(&place);
+
+			if (!there || !(READ_ONCE(conn->status) & STATUS_ASSURED))
+				continue;
+			*there = rewrite;
+			conn->fresh = place;
+		}
+		decide_fasttrack(conn, STATUS_BIT(item->decision));
+	}
+	return 0;
+}
+
+int xdp_fasttrack(struct xdp_md *xdp)
+{
+	u32 zero = 0;
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
+	if (!cpu)
+		return XDP_PASS;
+	u64 now = bpf_jiffies64() * TICK_NSEC;
+	struct quick *quick = &cpu->quick;
+	struct outgoing outgoing;
+	struct frame frame;
+
+	look_at_xdp(xdp, &frame, cpu);
+	if (quick_parse(&frame, sizeof(struct ethernet_header), 0, quick)) {
+		struct conn *conn = connections.lookup(&quick->tuple);
+		bool behind = !conn;
+
+		if (behind)
+			conn = behind_translation(quick);
+		if (conn) {
+			u64 expires = READ_ONCE(conn->expires), word = READ_ONCE(*conn_word(conn));
+			u64 direction = (quick->from_hi ^ word >> STATUS_SHIFT) & STATUS_SWAPPED;
+			u64 bytes = quick->bytes;
+			u64 timeout = quick_timeout(conn, quick, now, 0, expires, word, direction);
+
+			if (timeout) {
+				bool fast = forward(xdp, conn, quick, word, direction, now, behind, &outgoing);
+
+				cpu->counter[COUNT_OFFERED_PACKETS] += 1;	/* see() says why plain adds will do */
+				cpu->counter[COUNT_OFFERED_BYTES] += bytes;
+				if (!fast) {
+					add(conn, direction, 1, bytes, expires, now + timeout, cpu);
+					return XDP_PASS;
+				}
+				cpu->counter[COUNT_FASTTRACK_PACKETS] += 1;
+				cpu->counter[COUNT_FASTTRACK_BYTES] += bytes;
+				add_fast(conn, direction, bytes, expires, now + timeout, cpu);
+				return fast_devices.redirect_map(outgoing.ifindex, XDP_DROP);
+			}
+		}
+	}
+	xdp_normal.call(xdp, 0);
+	return XDP_PASS;	/* user space is gone, and the program with it */
+}
+
+#endif
