@@ -66,9 +66,8 @@ class FastTrack:
         self._hooked: Mapping[int, Hooked] | None = None  # None: not known yet
         self._ports: dict[int, Port] = {}
         self._in_force: list[tuple[Rule, tuple[int, ...] | None]] = []  # with the indexes of its in-interface
-        self._meaning: object = ()  # of the rules, by which a change is told
         self._refusals: tuple[str, ...] = ()
-        self._stamp = 0
+        self._stamp = 0  # of what is in force; 0: the next sweep gives it one
         self._used = False  # there ever was a rule in force
         self._decider: TestRunner | None = None
         self._rewritten: dict[int, int] = {}  # id of the connection -> place of its rewrite
@@ -165,12 +164,10 @@ class FastTrack:
                 in_force.append((rule, self._meant(rule)))
             except ValueError as why:
                 refusals.append(f"rule {number}: {why}")
-        meaning = tuple(in_force)
-        if meaning != self._meaning:
-            self._meaning = meaning
-            self._stamp = self._stamp % (STAMPS - 1) + 1  # 0 is that of a new connection
+        if in_force != self._in_force:
             self._in_force = in_force
-            self._write()
+            self._stamp = 0
+            self._settings[self._settings.Key(0)] = self._settings.Leaf()  # whose time is over: nothing goes fast
         if tuple(refusals) != self._refusals:
             self._refusals = tuple(refusals)
             for line in refusals:
@@ -193,13 +190,13 @@ class FastTrack:
             raise ValueError(f"in-interface: {rule.in_interface} takes no part in FastTrack: {why}")
         return indexes
 
-    def _write(self) -> None:
+    def _go_on(self) -> None:
+        """Packets may go fast for some seconds more; for who holds the lock."""
+        bits = int(_PASSES) | Status.FASTTRACK
         settings = self._settings.Leaf()
-        if self._in_force:
-            bits = int(_PASSES) | Status.FASTTRACK
-            settings.mask = bits | (STAMPS - 1) << STAMP_SHIFT
-            settings.wanted = bits | self._stamp << STAMP_SHIFT
-            settings.until = self._datapath.clock.now() + SILENCE * 10**9
+        settings.mask = bits | (STAMPS - 1) << STAMP_SHIFT
+        settings.wanted = bits | self._stamp << STAMP_SHIFT
+        settings.until = self._datapath.clock.now() + SILENCE * 10**9
         self._settings[self._settings.Key(0)] = settings
 
     def sweep(self, columns: Columns, standing: Standing | None) -> None:
@@ -207,27 +204,28 @@ class FastTrack:
 
         columns: newly read, not frozen yet. standing: NAT as it stands.
         """
-        if not self._used:
+        if not self._rules and not (columns.status & np.uint32(Status.FASTTRACK)).any():
             return
+        stamps = columns.status >> np.uint32(STAMP_SHIFT)
         with self._lock:
-            in_force, stamp = list(self._in_force), self._stamp
+            in_force = list(self._in_force)
             if in_force:
-                self._write()
-        stale = (columns.status >> np.uint32(STAMP_SHIFT)) != stamp
-        if not in_force:
-            stale[:] = True
+                # One that no connection has, not even from an earlier run.
+                self._stamp = self._stamp or unused_stamp(stamps)
+                self._go_on()
+            stamp = self._stamp
+        stale = stamps != stamp if stamp else np.ones(len(columns), np.bool_)
         columns.status[stale] &= ~np.uint32(Status.FASTTRACK)
         self._tidy(columns)
-        if in_force:
-            rows = np.flatnonzero(stale & may_pass(columns))
-            try:
-                if len(rows):
-                    self._decide(columns, rows, in_force, stamp, standing)
-                self._last_error = ""
-            except OSError as error:  # they stay on the normal way, and are decided later
-                if str(error) != self._last_error:
-                    log.error("cannot fasttrack connections, trying again each second: %s", error)
-                self._last_error = str(error)
+        rows = np.flatnonzero(stale & may_pass(columns)) if stamp else np.empty(0, np.intp)
+        try:
+            if len(rows):
+                self._decide(columns, rows, in_force, stamp, standing)
+            self._last_error = ""
+        except OSError as error:  # they stay on the normal way, and are decided later
+            if str(error) != self._last_error:
+                log.error("cannot fasttrack connections, trying again each second: %s", error)
+            self._last_error = str(error)
 
     def _decide(
         self,
@@ -323,6 +321,13 @@ class _Swapped(Mapping[str, int]):
 
     def __len__(self) -> int:
         return len(self._programs)
+
+
+def unused_stamp(stamps: NDArray[np.uint32]) -> int:
+    """One that is not among these, and not 0, which new connections have."""
+    taken = np.zeros(STAMPS, np.bool_)
+    taken[stamps] = taken[0] = True
+    return int(np.flatnonzero(~taken)[0])
 
 
 def may_pass(columns: Columns) -> Mask:

@@ -1,4 +1,4 @@
-"""A router that fasttracks: client - router - server, plain and translated, by port; nf_conntrack drops what it calls invalid."""
+"""A router that fasttracks: client - router - server, plain and translated, by port; what is invalid is dropped."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import pytest
 from lab.network import IPV4, IPV6, Ends, Namespace, client_router_server, network, wait_for
 from lab.tracked import CONFIG, Row, Tracked
 
-PLAIN, MASQUERADED, FORWARDED = 5000, 6000, 7000  # ports at the server, as the client asks for them
+PORTS = PLAIN, MASQUERADED, FORWARDED = 5000, 6000, 7000  # at the server, as the client asks for them
 RULES = """
 table inet lab {
     chain post {
@@ -23,6 +24,10 @@ table inet lab {
         iifname "lan" meta nfproto ipv4 meta l4proto { tcp, udp } th dport 7000-7999 dnat ip to 10.9.2.2:7001
         iifname "lan" meta nfproto ipv6 meta l4proto { tcp, udp } th dport 7000-7999 dnat ip6 to [fd09:2::2]:7001
     }
+    chain met {
+        type filter hook prerouting priority -500
+        iifname "lan" meta l4proto { tcp, udp } counter
+    }
     chain through {
         type filter hook forward priority filter
         ct state invalid counter drop
@@ -31,6 +36,18 @@ table inet lab {
 }
 """
 FASTTRACK = '[[rule]]\naction = "fasttrack-connection"\nconnection-state = "established,related"\n'
+
+
+class Flow(Protocol):
+    """A connection from the client: `source` is its address and port as the table shows them."""
+
+    protocol: str
+    source: str
+
+
+def fast(row: Row) -> int:
+    """Packets of the connection that went fast, both ways."""
+    return int(row["orig-fasttrack-packets"]) + int(row["repl-fasttrack-packets"])
 
 
 @dataclass(frozen=True)
@@ -45,24 +62,28 @@ class Lab:
         said = self.router.run("nft", "list", "chain", "inet", "lab", "through")
         return int(re.search(r"invalid counter packets (\d+)", said)[1])
 
-    def row(self, protocol: str, sport: int) -> Row:
-        """Of the connection from this port of the client."""
-        return self.ctweb.row(protocol=protocol, src_port=str(sport))
+    def by_stack(self) -> int:
+        """TCP and UDP packets from the client that the router's stack has met."""
+        said = self.router.run("nft", "list", "chain", "inet", "lab", "met")
+        return int(re.search(r"counter packets (\d+)", said)[1])
 
-    def fast(self, row: Row) -> int:
-        """Packets of the connection that went fast, both ways."""
-        return int(row["orig-fasttrack-packets"]) + int(row["repl-fasttrack-packets"])
+    def rows(self, flow: Flow) -> list[Row]:
+        return self.ctweb.rows(protocol=flow.protocol, src_address=flow.source)
 
-    def wait_until_fast(self, protocol: str, sport: int) -> Row:
-        """Wait until packets go fast in the original direction, which something else sends."""
-        found: list[Row] = []
+    def row(self, flow: Flow) -> Row:
+        return self.ctweb.row(protocol=flow.protocol, src_address=flow.source)
+
+    def wait_until_fast(self, flow: Flow, more: int = 1) -> Row:
+        """Wait until `more` packets have gone fast in the original direction, which something else sends."""
+        rows = self.rows(flow)
+        enough = more + (int(rows[0]["orig-fasttrack-packets"]) if rows else 0)
 
         def is_fast() -> bool:
-            found[:] = self.ctweb.rows(protocol=protocol, src_port=str(sport))
-            return bool(found) and found[0]["fasttrack"] == "true" and int(found[0]["orig-fasttrack-packets"]) > 0
+            rows[:] = self.rows(flow)
+            return bool(rows) and rows[0]["fasttrack"] == "true" and int(rows[0]["orig-fasttrack-packets"]) >= enough
 
-        wait_for("packets go fast", is_fast, lambda: (found, self.ctweb.log.read_text()))
-        return found[0]
+        wait_for("packets go fast", is_fast, lambda: (rows, self.ctweb.log.read_text()))
+        return rows[0]
 
     def reload(self, rules: str) -> None:
         (self.ctweb.log.parent / "ctweb.toml").write_text(CONFIG + rules)
@@ -96,9 +117,4 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(params=[IPV4, IPV6], ids=["ipv4", "ipv6"])
 def ends(request: pytest.FixtureRequest) -> Ends:
-    return request.param
-
-
-@pytest.fixture(params=[PLAIN, MASQUERADED, FORWARDED], ids=["plain", "masqueraded", "forwarded"])
-def port(request: pytest.FixtureRequest) -> int:
     return request.param

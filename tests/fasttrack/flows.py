@@ -30,6 +30,8 @@ def listens(port: int) -> int:
 class Transfer:
     """A TCP connection on which the client sends until told to end; the server answers a little, and hashes all."""
 
+    protocol = "tcp"
+
     def __init__(self, lab: Lab, ends: Ends, port: int) -> None:
         with lab.server.socket(ends.family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -39,6 +41,7 @@ class Transfer:
             self.near.connect(asked(ends, port))
             self.far, _ = listener.accept()
         self.sport: int = self.near.getsockname()[1]
+        self.source = ends.shown(ends.client, self.sport)
         self._sent, self._received = hashlib.sha256(), hashlib.sha256()
         self._ending = threading.Event()
         self._threads = [threading.Thread(target=each) for each in (self._send, self._receive)]
@@ -82,7 +85,9 @@ def transfer(lab: Lab, ends: Ends, port: int) -> Iterator[Transfer]:
 
 
 class Datagrams:
-    """A UDP connection on which the client sends numbered datagrams until told to end, and the server answers each tenth."""
+    """A UDP connection: the client sends numbered datagrams until told to end, the server answers each tenth."""
+
+    protocol = "udp"
 
     def __init__(self, lab: Lab, ends: Ends, port: int) -> None:
         self.near = lab.client.socket(ends.family, socket.SOCK_DGRAM)
@@ -92,6 +97,7 @@ class Datagrams:
         self.near.connect(asked(ends, port))
         self.near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
         self.sport: int = self.near.getsockname()[1]
+        self.source = ends.shown(ends.client, self.sport)
         self.sent = self.answered = 0
         self.received: set[int] = set()
         self.answers: set[int] = set()

@@ -1,68 +1,75 @@
-"""Real connections through the fast path: whole, and accounted to the packet; nf_conntrack's entries stay alive and true."""
+"""Real connections through the fast path: whole, counted to the packet; nf_conntrack's entries stay alive and true."""
 
 from __future__ import annotations
 
 import os
 import time
+from contextlib import ExitStack
 
 from lab.network import Ends, wait_for
+from lab.tracked import NUMBERS, Row
 
-from fasttrack.conftest import FORWARDED, MASQUERADED, Lab
+from fasttrack.conftest import FORWARDED, MASQUERADED, PORTS, Flow, Lab, fast
 from fasttrack.flows import datagrams, transfer
 
 SHORT = 3  # seconds that nf_conntrack keeps an entry without packets
-LONG = float(os.environ.get("FASTTRACK_SECONDS", "8"))  # that a connection goes on then; once by hand: 600
+LONG = float(os.environ.get("FASTTRACK_SECONDS", "7"))  # that a connection goes on then; once by hand: 600
 
 
-def listed(lab: Lab, protocol: str, sport: int) -> str:
-    """nf_conntrack's entry of the connection from this port, "" if it has none."""
-    family = ("-f", "ipv4"), ("-f", "ipv6")
-    return "".join(lab.router.run("conntrack", "-L", *f, "-p", protocol, "--orig-port-src", sport) for f in family)
+def listed(lab: Lab, flow: Flow) -> str:
+    """nf_conntrack's entry of the connection, "" if it has none."""
+    family, port = ("ipv6" if "[" in flow.source else "ipv4"), flow.source.rpartition(":")[2]
+    source = flow.source.rpartition(":")[0].strip("[]")
+    return lab.router.run("conntrack", "-L", "-f", family, "-p", flow.protocol, "-s", source, "--orig-port-src", port)
 
 
-def test_a_tcp_transfer(lab: Lab, ends: Ends, port: int):
+def test_tcp_transfers(lab: Lab, ends: Ends):
     invalid = lab.invalid()
-    with transfer(lab, ends, port) as going:
-        lab.wait_until_fast("tcp", going.sport)
-        row = wait_for(
-            "acknowledgements go fast too",
-            lambda: (row := lab.row("tcp", going.sport))["repl-fasttrack-packets"] != "0" and row,
-        )
-        assert (row["tcp-state"], row["confirmed"], row["assured"]) == ("established", "true", "true")
-        assert int(row["orig-rate"]) > 1_000_000
-    row = wait_for(
-        "its end is seen", lambda: (row := lab.row("tcp", going.sport))["tcp-state"] in ("time-wait", "close") and row
-    )
-    for way in ("orig", "repl"):
-        for unit in ("packets", "bytes"):
-            assert 0 < int(row[f"{way}-fasttrack-{unit}"]) < int(row[f"{way}-{unit}"]), row
-    assert row.get("dstnat") == ("true" if port == FORWARDED else "false")
-    assert "TIME_WAIT" in (entry := listed(lab, "tcp", going.sport)) or "CLOSE" in entry
+    with ExitStack() as stack:
+        flows = {port: stack.enter_context(transfer(lab, ends, port)) for port in PORTS}
+        for flow in flows.values():
+            lab.wait_until_fast(flow)
+
+            def acknowledged(flow: Flow = flow) -> Row | None:
+                row = lab.row(flow)
+                return row if row["repl-fasttrack-packets"] != "0" and int(row["orig-rate"]) > 1_000_000 else None
+
+            row = wait_for("acknowledgements go fast too", acknowledged)
+            assert (row["tcp-state"], row["confirmed"], row["assured"]) == ("established", "true", "true")
+            assert row["timeout"] in ("1d", "23h59m59s", "5m", "4m59s"), row
+    for port, flow in flows.items():
+        wait_for("its end is seen", lambda flow=flow: lab.row(flow)["tcp-state"] in ("time-wait", "close"))
+        row = lab.row(flow)
+        for way in ("orig", "repl"):
+            for unit in ("packets", "bytes"):
+                assert 0 < int(row[f"{way}-fasttrack-{unit}"]) < int(row[f"{way}-{unit}"]), row
+        assert (row["srcnat"], row["dstnat"]) == (str(port == MASQUERADED).lower(), str(port == FORWARDED).lower())
+        assert "ESTABLISHED" not in listed(lab, flow)
     assert lab.invalid() == invalid
 
 
-def test_udp_is_counted_to_the_packet(lab: Lab, ends: Ends, port: int):
-    with datagrams(lab, ends, port) as going:
-        lab.wait_until_fast("udp", going.sport)
-        fast = lab.fast(lab.row("udp", going.sport))
-        wait_for("hundreds go fast", lambda: lab.fast(lab.row("udp", going.sport)) > fast + 300)
+def test_udp_is_counted_to_the_packet(lab: Lab, ends: Ends):
+    with ExitStack() as stack:
+        flows = [stack.enter_context(datagrams(lab, ends, port)) for port in PORTS]
+        for flow in flows:
+            lab.wait_until_fast(flow)
+        for flow in flows:
+            lab.wait_until_fast(flow, more=200)
     each = ends.header + 8 + 4
-    sizes = [each + number % 500 for number in range(going.sent)]
-    answers = [sizes[number] for number in range(0, going.sent, 10)]
-    expected = tuple(map(str, (going.sent, sum(sizes), len(answers), sum(answers))))
-    names = ("orig-packets", "orig-bytes", "repl-packets", "repl-bytes")
-    found: list[tuple[str, ...]] = []
+    for flow in flows:
+        sizes = [each + number % 500 for number in range(flow.sent)]
+        answers = sizes[::10]
+        expected = [str(number) for number in (flow.sent, sum(sizes), len(answers), sum(answers))]
 
-    def agrees() -> bool:
-        row = lab.row("udp", going.sport)
-        found[:] = [tuple(row[name] for name in names)]
-        return found[0] == expected
+        def missing(flow: Flow = flow, expected: list[str] = expected) -> list[tuple[str, str]]:
+            row = lab.row(flow)
+            return [(row[name], number) for name, number in zip(NUMBERS, expected, strict=True) if row[name] != number]
 
-    wait_for("table and sockets agree", agrees, lambda: (found, expected))
+        wait_for("table and sockets agree", lambda missing=missing: not missing(), missing)
 
 
 def test_entries_outlive_their_timeouts_and_the_windows_they_miss(lab: Lab, ends: Ends):
-    """Long connections, with less time than they take: what nf_conntrack sees of them keeps its entries."""
+    """Long connections, and short timeouts: what nf_conntrack sees of them keeps its entries."""
     lab.router.sysctl(
         netfilter_nf_conntrack_tcp_timeout_established=SHORT,
         netfilter_nf_conntrack_tcp_timeout_unacknowledged=SHORT,
@@ -71,15 +78,16 @@ def test_entries_outlive_their_timeouts_and_the_windows_they_miss(lab: Lab, ends
     )
     invalid = lab.invalid()
     with transfer(lab, ends, MASQUERADED) as tcp, datagrams(lab, ends, FORWARDED) as udp:
-        lab.wait_until_fast("tcp", tcp.sport)
-        lab.wait_until_fast("udp", udp.sport)
+        for flow in (tcp, udp):
+            lab.wait_until_fast(flow)
         end = time.monotonic() + LONG
         while time.monotonic() < end:
             time.sleep(0.5)
-            assert "ESTABLISHED" in listed(lab, "tcp", tcp.sport)
-            assert "udp" in listed(lab, "udp", udp.sport)
-        for row in (lab.row("tcp", tcp.sport), lab.row("udp", udp.sport)):
-            assert lab.fast(row) > 0.5 * (int(row["orig-packets"]) + int(row["repl-packets"])), row
+            assert "ESTABLISHED" in listed(lab, tcp)
+            assert "udp" in listed(lab, udp)
+        for flow in (tcp, udp):
+            row = lab.row(flow)
+            assert fast(row) > 0.5 * (int(row["orig-packets"]) + int(row["repl-packets"])), row
     assert lab.invalid() == invalid
 
 
