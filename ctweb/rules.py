@@ -237,6 +237,7 @@ def pack(
     entries = [
         (rule, source, destination, ifindex)
         for rule in rules
+        if rule.action == MARK
         for source in _ranges(rule.src_port)
         for destination in _ranges(rule.dst_port)
         for ifindex in ([None] if rule.in_interface is None else indexes(rule.in_interface))

@@ -128,12 +128,8 @@ def _run(
     stack.callback(datapath.close)
     stop.check()
     tracker = Tracker(datapath, config.tracking, state_dir)
-    marking = Marking(datapath.set_rules, datapath.rule_dtype, tracker.marks.number)
-    fasttrack = FastTrack(datapath)
-    rulebook = Rulebook(marking, fasttrack)
-    rulebook.set(config.rule)
+    rulebook = _rules(config, datapath, tracker)
     stop.check()
-    tracker.fasttrack = fasttrack
     conntrack = Conntrack(datapath, tracker.marks, config.marks)
     stack.callback(conntrack.stop)
     tracker.follow(conntrack)
@@ -143,13 +139,13 @@ def _run(
         auto_timeout=lambda: reload.config.auto_timeout,
     )
     interfaces = Interfaces(
-        fasttrack.programs,
+        rulebook.fasttrack.programs,
         datapath.interfaces,
         hook=config.hook,
         names=config.interfaces,
         keep=keep,
         noticed=rulebook.interfaces_are,
-        settled=fasttrack.hooks_are,
+        settled=rulebook.fasttrack.hooks_are,
         attached=enabled.verdict.active,
         owner=None if account is None else (account.uid, account.gid),
     )
@@ -157,8 +153,7 @@ def _run(
     stack.callback(interfaces.stop)
     # Packets are counted from here on. What interfaces and rules may want later takes root to load: see privileges.py.
     datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
-    fasttrack.swap = interfaces.replace
-    stack.callback(fasttrack.stop)
+    stack.enter_context(rulebook.fasttrack.swapping(interfaces.replace))
     _give_up_root(account, reread)
     conntrack.start()
     interfaces.start()
@@ -204,6 +199,15 @@ def _run(
         app, listener, certificate=certificate, ready=ready, alive=watchdog.beat, closing=live.stop
     )
     logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")
+
+
+def _rules(config: Config, datapath: Datapath, tracker: Tracker) -> Rulebook:
+    """The configuration's rules, in force."""
+    marking = Marking(datapath.set_rules, datapath.rule_dtype, tracker.marks.number)
+    tracker.fasttrack = FastTrack(datapath)
+    rulebook = Rulebook(marking, tracker.fasttrack)
+    rulebook.set(config.rule)
+    return rulebook
 
 
 def _attach(interfaces: Interfaces, datapath: Datapath, pins: Pins, *, keep: bool) -> None:

@@ -9,6 +9,7 @@ from ctweb.datapath.driver import driver
 from ctweb.datapath.interfaces import Interface
 from ctweb.datapath.xdp_features import Xdp
 
+MOST_PORTS = 4096  # FAST_PORTS of ebpf/forward.h: the first interface index that cannot take part
 _VIRTUAL = frozenset({"virtio_net", "xen_netfront", "vif", "hv_netvsc", "vmxnet3"})
 
 
@@ -36,12 +37,12 @@ class Port:
         return not self.reason
 
 
-def ports_of(hooked: Mapping[int, Hooked], features: Mapping[int, Xdp] | None, most: int) -> dict[int, Port]:
-    """Each of them by index. `features`: None if the kernel cannot tell. most: the first index there is no room for."""
+def ports_of(hooked: Mapping[int, Hooked], features: Mapping[int, Xdp] | None) -> dict[int, Port]:
+    """Each of them by index. `features`: None if the kernel cannot tell."""
     ports = {}
     for index, each in hooked.items():
         interface, can = each.interface, None if features is None else features.get(index, Xdp(0))
-        reason = _why_not(each, can) or ("" if index < most else f"its index {index} is too large")
+        reason = _why_not(each, can) or ("" if index < MOST_PORTS else f"its index {index} is too large")
         # Hardware has no kind, and completes checksums.
         virtual = bool(interface.kind) or driver(interface.name) in _VIRTUAL
         ports[index] = Port(interface.name, index, bytes.fromhex(interface.address.replace(":", "")), virtual, reason)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from ctypes import c_uint8
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
@@ -47,15 +48,11 @@ Mask = NDArray[np.bool_]
 
 
 class FastTrack:
-    """The rules that fasttrack, and what was decided by them. Methods may be called from any thread but `sweep`.
-
-    swap: Interfaces.replace, once there is one: puts these programs in the place of those that are attached.
-    """
+    """The rules that fasttrack, and what was decided by them. Methods may be called from any thread but `sweep`."""
 
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath
         self._flags = datapath.enums["fast_port_flags"]
-        self._most = datapath.enums[""]["FAST_PORTS"]
         self._at_once = datapath.enums[""]["FAST_ITEMS"]
         self._settings = datapath.table("fasttrack")
         self._free = list(range(datapath.options.entries["rewrites"]))  # places; this and the next of the sweep alone
@@ -72,7 +69,7 @@ class FastTrack:
         self._decider: TestRunner | None = None
         self._rewritten: dict[int, int] = {}  # id of the connection -> place of its rewrite
         self._last_error = ""
-        self.swap: Callable[[Mapping[str, int]], None] | None = None
+        self._swap: Callable[[Mapping[str, int]], None] | None = None
 
     @property
     def programs(self) -> Mapping[str, int]:
@@ -102,14 +99,12 @@ class FastTrack:
         with self._changing:
             before = self._rules
             if rules and self._decider is None:
-                calls = self._datapath.table("xdp_normal")
-                calls[calls.Key(0)] = calls.Leaf(self._datapath.programs["xdp_ingress"])
                 self._decider = TestRunner(self._datapath.programs["fasttrack_decide"])
             with self._lock:
                 self._rules = dict(rules)
                 self._enforce()
-            if self.swap and bool(before) != bool(rules):
-                self.swap(self.programs)
+            if self._swap and bool(before) != bool(rules):
+                self._swap(self.programs)
 
     def interfaces_are(self, interfaces: Mapping[int, Interface]) -> None:
         """Take notice of the interfaces that there are."""
@@ -121,17 +116,21 @@ class FastTrack:
         with self._lock:
             self._hooked = hooked
             if self._used:
-                self._set_ports(ports_of(hooked, xdp_features.features(), self._most))
+                self._set_ports(ports_of(hooked, xdp_features.features()))
             self._enforce()
 
-    def stop(self) -> None:
-        """Everything takes the normal way from here on, also if programs stay attached."""
-        with self._changing:
-            with self._lock:
-                self._rules = {}
-                self._enforce()
-            if self.swap:
-                self.swap(self.programs)
+    @contextmanager
+    def swapping(self, swap: Callable[[Mapping[str, int]], None]) -> Iterator[None]:
+        """While it lasts, other programs are put in the place of the attached ones by `swap` (Interfaces.replace).
+
+        Afterwards everything takes the normal way, also if programs stay attached.
+        """
+        self._swap = swap
+        try:
+            yield
+        finally:
+            self.set({})
+            self._swap = None
 
     def _set_ports(self, ports: dict[int, Port]) -> None:
         there, devices = self._datapath.table("fast_ports"), self._datapath.table("fast_devices")
@@ -156,12 +155,12 @@ class FastTrack:
             return
         if not self._used:
             self._used = True
-            self._set_ports(ports_of(self._hooked, xdp_features.features(), self._most))
+            self._set_ports(ports_of(self._hooked, xdp_features.features()))
         in_force: list[tuple[Rule, tuple[int, ...] | None]] = []
         refusals = []
         for number, rule in self._rules.items():
             try:
-                in_force.append((rule, self._meant(rule)))
+                in_force.append((rule, meant(rule, self._ports, self._interfaces)))
             except ValueError as why:
                 refusals.append(f"rule {number}: {why}")
         if in_force != self._in_force:
@@ -172,23 +171,6 @@ class FastTrack:
             self._refusals = tuple(refusals)
             for line in refusals:
                 log.warning("not in force: %s", line)
-
-    def _meant(self, rule: Rule) -> tuple[int, ...] | None:
-        """The interfaces that the rule names. Raises ValueError if it cannot be in force, and says why."""
-        parts = [index for index, port in self._ports.items() if port.takes_part]
-        if rule.in_interface is None:
-            if not parts:
-                why = "; ".join(f"{port.name}: {port.reason}" for port in self._ports.values())
-                raise ValueError(f"action: no interface takes part in FastTrack ({why or 'none has programs'})")
-            return None
-        indexes = indexes_of(rule.in_interface, self._interfaces)
-        if not indexes:
-            raise ValueError(f"in-interface: there is no interface {rule.in_interface!r}")
-        if not set(indexes) & set(parts):
-            reasons = {self._ports[index].reason for index in indexes if index in self._ports}
-            why = "; ".join(sorted(reasons)) or "it has no programs"
-            raise ValueError(f"in-interface: {rule.in_interface} takes no part in FastTrack: {why}")
-        return indexes
 
     def _go_on(self) -> None:
         """Packets may go fast for some seconds more; for who holds the lock."""
@@ -208,6 +190,10 @@ class FastTrack:
             return
         stamps = columns.status >> np.uint32(STAMP_SHIFT)
         with self._lock:
+            if self._hooked is not None and self._rules:
+                # What an interface can do changes without a word: veth's other end without GRO takes nothing any more.
+                self._set_ports(ports_of(self._hooked, xdp_features.features()))
+                self._enforce()
             in_force = list(self._in_force)
             if in_force:
                 # One that no connection has, not even from an earlier run.
@@ -305,6 +291,23 @@ class FastTrack:
         ids = np.fromiter(self._rewritten, np.uint64, len(self._rewritten))
         for gone in ids[~np.isin(ids, columns.id)].tolist():
             self._free.append(self._rewritten.pop(gone))
+
+
+def meant(rule: Rule, ports: Mapping[int, Port], interfaces: Mapping[int, Interface]) -> tuple[int, ...] | None:
+    """The interfaces that the rule names; None: any. Raises ValueError if it cannot be in force, and says why."""
+    parts = {index for index, port in ports.items() if port.takes_part}
+    if rule.in_interface is None:
+        if not parts:
+            why = "; ".join(f"{port.name}: {port.reason}" for port in ports.values())
+            raise ValueError(f"action: no interface takes part in FastTrack ({why or 'none has programs'})")
+        return None
+    indexes = indexes_of(rule.in_interface, interfaces)
+    if not indexes:
+        raise ValueError(f"in-interface: there is no interface {rule.in_interface!r}")
+    if not parts.intersection(indexes):
+        why = "; ".join(sorted({ports[index].reason for index in indexes if index in ports}))
+        raise ValueError(f"in-interface: {rule.in_interface} takes no part in FastTrack: {why or 'it has no programs'}")
+    return indexes
 
 
 class _Swapped(Mapping[str, int]):

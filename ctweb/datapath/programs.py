@@ -21,6 +21,8 @@ _ASIDES = {
 }
 # ... and once rules are in force.
 _RULES = {"tc": {"tc_rules": "tc_mark"}, "xdp": {"xdp_rules": "xdp_mark"}}
+# What another program hangs in front of, which calls it for all that it does not do itself.
+_BEFORE = {"xdp_fasttrack": {"xdp_normal": "xdp_ingress"}}
 
 
 class Programs(Mapping[str, int]):
@@ -47,6 +49,8 @@ class Programs(Mapping[str, int]):
                     if self._rules:
                         self._call(_RULES[code.kind])
                     self._kinds.add(code.kind)
+                if name in _BEFORE:
+                    self._call(_BEFORE[name])
                 self._loaded[name] = self._load(code)
             return self._loaded[name]
 

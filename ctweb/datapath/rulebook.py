@@ -15,7 +15,7 @@ class Rulebook:
 
     def __init__(self, marking: Marking, fasttrack: FastTrack) -> None:
         self._marking = marking
-        self._fasttrack = fasttrack
+        self.fasttrack = fasttrack
         self._rules: tuple[Rule, ...] = ()
 
     @property
@@ -28,7 +28,7 @@ class Rulebook:
         before = self._marking.rules
         self._marking.set([rule for rule in rules if rule.action != FASTTRACK])
         try:
-            self._fasttrack.set(numbered)
+            self.fasttrack.set(numbered)
         except Exception:
             self._marking.set(before)
             raise
@@ -37,4 +37,4 @@ class Rulebook:
     def interfaces_are(self, interfaces: Mapping[int, Interface]) -> None:
         """Take notice of the interfaces that there are."""
         self._marking.interfaces_are(interfaces)
-        self._fasttrack.interfaces_are(interfaces)
+        self.fasttrack.interfaces_are(interfaces)

@@ -17,11 +17,14 @@ from ctweb.config import Config
 from ctweb.datapath import clsact, firewall
 from ctweb.datapath.attach import BPFFS, AttachError, HookChoice, choose, namespace_pins
 from ctweb.datapath.build import BuildError, BuildOptions, compile_datapath
+from ctweb.datapath.fast_ports import Hooked, ports_of
+from ctweb.datapath.fasttrack import meant
 from ctweb.datapath.interfaces import Interface, Shape, plan, read
-from ctweb.datapath.xdp_features import native_xdp
+from ctweb.datapath.xdp_features import features, native_xdp
 from ctweb.doctor.check import Check
 from ctweb.enabled import Needs, Verdict, decide
 from ctweb.instance import RUNTIME, InstanceError, find
+from ctweb.rules import FASTTRACK
 from ctweb.state import StateError
 from ctweb.table import accounts
 from ctweb.table.names import UNTRACKED_REASONS
@@ -143,6 +146,26 @@ def running_accounts(config: Config) -> list[Check]:
     return []
 
 
+def fasttrack_checks(config: Config, interfaces: Mapping[int, Interface]) -> list[Check]:
+    """Which interfaces take part in FastTrack, and whether each rule for it can be in force; nothing without rules."""
+    rules = {number: rule for number, rule in enumerate(config.rule, 1) if rule.action == FASTTRACK}
+    if not rules:
+        return []
+    hooked = {}
+    for index, planned in plan(interfaces, config.interfaces).items():
+        if planned.shape is not None:
+            with suppress(AttachError):  # check_interface says so
+                hooked[index] = Hooked(planned.interface, *choose(planned.interface, planned.shape, config.hook))
+    ports = ports_of(hooked, features())
+    checks = [Check("fasttrack", True, f"{port.name}: {port.reason or 'takes part'}") for port in ports.values()]
+    for number, rule in rules.items():
+        try:
+            meant(rule, ports, interfaces)
+        except ValueError as why:
+            checks.append(Check("fasttrack", True, f"rule {number} is not in force: {why}", "all else runs without it"))
+    return checks
+
+
 def check_leftovers(left: list[str], running: bool) -> Check:
     """What is attached, in words; with nobody running it is what a kept run, or one that was killed, left."""
     if not left:
@@ -167,10 +190,12 @@ def tracking_checks(config: Config, *, loadable: bool) -> list[Check]:
     checks = [check_datapath(max_entries)] if loadable else []
     with IPRoute() as netlink:
         native = native_xdp()
-        for planned in plan(read(netlink), config.interfaces).values():
+        interfaces = read(netlink)
+        for planned in plan(interfaces, config.interfaces).values():
             if planned.shape is not None:
                 knows = native.get(planned.interface.index) if native is not None else None
                 checks.append(check_interface(planned.interface, planned.shape, config.hook, knows))
+        checks += fasttrack_checks(config, interfaces)
         left = attached(netlink, namespace_pins(BPFFS))
     checks.append(check_memory(Path("/proc/meminfo").read_text(), max_entries, BYTES_PER_CONNECTION))
     if os.geteuid() != 0:

@@ -1,0 +1,56 @@
+"""A rule that cannot be in force is refused with the reason, by the log and by doctor, and the rest runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from lab.network import IPV4, Namespace, client_router_server, network, wait_for
+from lab.tracked import CONFIG, Tracked
+from lab.traffic import udp
+
+from fasttrack.conftest import FASTTRACK, ready
+
+Machines = tuple[Namespace, Namespace, Namespace]
+MARK = '[[rule]]\naction = "mark-connection"\nnew-connection-mark = "runs"\n'
+
+
+@pytest.fixture(scope="module")
+def machines() -> Iterator[Machines]:
+    with network() as net:
+        made = client_router_server(net)
+        ready(made)
+        yield made
+
+
+def said(machines: Machines, directory: Path, rules: str, *words: str, hook: str = "xdp") -> None:
+    """The log has these words, doctor too, and other rules are in force."""
+    client, router, server = machines
+    ctweb = Tracked(router, directory, "--hook", hook, config=f'hook = "{hook}"\n' + CONFIG + rules + MARK)
+    wait_for("the reason", lambda: all(each in ctweb.log.read_text() for each in words), ctweb.log.read_text)
+    sport, _ = udp(IPV4, client, server, [10], [10])
+    assert ctweb.row(protocol="udp", src_port=str(sport))["connection-mark"] == "runs"
+    doctor = router.run(*ctweb.cli("doctor"))
+    for each in words:
+        assert each.removeprefix("not in force: rule 1: ") in doctor
+    assert ctweb.end() == 0
+
+
+def test_an_interface_that_is_not_there(machines: Machines, tmp_path: Path):
+    why = "not in force: rule 1: in-interface: there is no interface 'dsl0'"
+    said(machines, tmp_path, FASTTRACK + 'in-interface = "dsl0"\n', why)
+
+
+def test_where_packets_are_not_met_at_xdp(machines: Machines, tmp_path: Path):
+    words = ("no interface takes part in FastTrack", "met at tc there, not at XDP: asked for")
+    said(machines, tmp_path, FASTTRACK, *words, hook="tc")
+
+
+def test_an_interface_whose_other_end_takes_nothing(machines: Machines, tmp_path: Path):
+    machines[2].run("ethtool", "-K", "eth0", "gro", "off")
+    try:
+        said(machines, tmp_path, FASTTRACK + 'in-interface = "wan"\n',
+             "in-interface: wan takes no part in FastTrack: its other end takes no redirected packets")  # fmt: skip
+    finally:
+        machines[2].run("ethtool", "-K", "eth0", "gro", "on")
