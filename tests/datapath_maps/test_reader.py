@@ -19,7 +19,7 @@ def test_an_empty_table_is_no_rows(datapath):
 def test_every_property_arrives_in_its_column(datapath):
     put(
         datapath, 1, first=0x010203, expires=77 * SECOND, created=66 * SECOND, status=0x2A, tcp_state=7,
-        packets=[1, 2], bytes=[2**63, 2**64 - 1], fasttrack_packets=[5, 6], fasttrack_bytes=[7, 8],
+        packets=[1, 2], bytes=[2**63, 2**64 - 9], fasttrack_packets=[5, 6], fasttrack_bytes=[7, 8], ifindex=9,
     )  # fmt: skip
     columns = Reader(datapath.connections).read()
     assert ipaddress.ip_address(columns.lo_addr[0, :4].tobytes()) == ipaddress.ip_address("10.1.2.3")
@@ -29,8 +29,9 @@ def test_every_property_arrives_in_its_column(datapath):
     assert (columns.protocol[0], columns.family[0], columns.tcp_state[0]) == (17, 4, 7)
     assert (columns.id[0], columns.status[0]) == (FIRST_ID + 0x010203, 0x2A)
     assert (columns.expires[0], columns.created[0]) == (77 * SECOND, 66 * SECOND)
-    assert columns.packets.tolist() == [[1, 2]]
-    assert columns.bytes.tolist() == [[2**63, 2**64 - 1]]
+    assert columns.ifindex[0] == 9
+    assert columns.packets.tolist() == [[6, 8]]  # the fast ones are among them
+    assert columns.bytes.tolist() == [[2**63 + 7, 2**64 - 1]]
     assert columns.fasttrack_packets.tolist() == [[5, 6]]
     assert columns.fasttrack_bytes.tolist() == [[7, 8]]
 
