@@ -5,7 +5,8 @@ Pure functions over columns; words are made for the groups of a window only.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import secrets
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address
 from typing import Any
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from ctweb.table.columns import U64
 from ctweb.table.facts import End, Facts, Index
 from ctweb.table.names import PROTOCOLS, TCP_STATES
-from ctweb.table.order import part_of
+from ctweb.table.order import Key, part_of
 from ctweb.table.query import View, select
 from ctweb.table.query_error import QueryError, quoted
 
@@ -26,11 +27,12 @@ Naming = Callable[[int], tuple[str, str]]
 
 @dataclass(frozen=True, eq=False)
 class Groups:
-    """k groups in their natural order. `naming` is asked by a group's number."""
+    """k groups. `naming` is asked by a group's number."""
 
     rows: Index  # (n,) rows of the table, those of a group beside each other
     starts: Index  # (k,) where each group begins in `rows`
     naming: Naming
+    order: list[Key] | None = None  # (k,) each: the keys of their natural order; None: they stand in it
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +56,27 @@ def group_window(facts: Facts, view: View) -> GroupWindow:
     rows = select(facts, where=view.filter)
     groups = GROUPINGS[view.group](facts, np.arange(len(facts)) if rows is None else rows)
     count = len(groups.starts)
-    sums = _sums(facts, groups)
-    position = np.arange(count, dtype=np.uint64)
-    key = position if name in ("", "group") else sums[name]
+    natural = groups.order or [np.arange(count, dtype=np.uint64)]
+    keys = natural if name in ("", "group") else [_sums(facts, groups, [name])[name]]
+    if view.sort.startswith("-"):
+        keys = [~key for key in keys]
     first = min(view.offset, count)
     last = min(first + view.limit, count)
-    shown = part_of([~key if view.sort.startswith("-") else key, position], None, first, last)
-    return GroupWindow(len(facts), len(groups.rows), count, [_row(groups, sums, n) for n in shown.tolist()])
+    shown = part_of([*keys, *natural], None, first, last)
+    return GroupWindow(len(facts), len(groups.rows), count, _rows(facts, groups, shown))
 
 
-def _row(groups: Groups, sums: dict[str, U64], number: int) -> dict[str, str | int]:
-    label, term = groups.naming(number)
-    named: dict[str, str | int] = {".id": term, "group": label, "flags": ""}
-    return named | {name: int(values[number]) for name, values in sums.items()}
+def _rows(facts: Facts, groups: Groups, shown: Index) -> list[dict[str, str | int]]:
+    """What is told of the groups with these numbers."""
+    ends = np.append(groups.starts, len(groups.rows))
+    members = [groups.rows[ends[n] : ends[n + 1]] for n in shown.tolist()]
+    starts = np.cumsum([0, *(len(rows) for rows in members)])[:-1]
+    sums = _sums(facts, Groups(np.concatenate([*members, groups.rows[:0]]), starts, groups.naming), SORTS[1:])
+    made: list[dict[str, str | int]] = []
+    for at, n in enumerate(shown.tolist()):
+        label, term = groups.naming(n)
+        made.append({".id": term, "group": label, "flags": ""} | {name: int(sums[name][at]) for name in sums})
+    return made
 
 
 _PAIRS: dict[str, Callable[[Facts, Index], U64]] = {
@@ -78,10 +88,12 @@ SORTS = ("group", "connections", *(name for pair in _PAIRS for name in (pair, f"
 """What a group has; both directions together have no prefix."""
 
 
-def _sums(facts: Facts, groups: Groups) -> dict[str, U64]:
-    """By name, (k,) each. Exact: no floats in between."""
+def _sums(facts: Facts, groups: Groups, names: Sequence[str]) -> dict[str, U64]:
+    """Those of SORTS by name, (k,) each. Exact: no floats in between."""
     sums = {"connections": np.diff(groups.starts, append=len(groups.rows)).astype(np.uint64)}
     for name, pair in _PAIRS.items():
+        if not any(wanted.endswith(name) for wanted in names):
+            continue
         values: NDArray[Any] = np.zeros((0, 2), np.uint64)
         if len(groups.starts):
             values = np.add.reduceat(pair(facts, groups.rows), groups.starts, axis=0)
@@ -103,25 +115,24 @@ Grouping = Callable[[Facts, Index], Groups]
 def _by_address(end: Callable[[Facts], End], field: str) -> Grouping:
     def grouped(facts: Facts, rows: Index) -> Groups:
         """IPv4 first, each family by number."""
+        addresses = end(facts)
         is_ipv6 = facts.is_ipv6[rows] if facts.has_ipv6 else np.zeros(len(rows), np.bool_)
-        four, six = rows[~is_ipv6], rows[is_ipv6]
-        addresses, four_at, four_starts = _distinct((end(facts).high[four] >> np.uint64(32)).astype(np.uint32))
-        highs, of_high = np.unique(end(facts).high[six], return_inverse=True)
-        lows, of_low = np.unique(end(facts).low[six], return_inverse=True)
-        pair = of_high * max(len(lows), 1) + of_low
-        six_at = np.argsort(pair)
-        pair = pair[six_at]
-        six_starts = _beginnings(pair)
+        four, six = rows[np.flatnonzero(~is_ipv6)], rows[np.flatnonzero(is_ipv6)]
+        known, four_at, four_starts = _distinct((addresses.high[four] >> np.uint64(32)).astype(np.uint32))
+        six_rows, six_starts = _together(addresses, six)
+        first = six_rows[six_starts]
+        high, low = addresses.high[first], addresses.low[first]
 
         def naming(n: int) -> tuple[str, str]:
-            if n < len(addresses):
-                return _term(field, str(IPv4Address(int(addresses[n]))))
-            high, low = divmod(int(pair[six_starts[n - len(addresses)]]), len(lows))
-            return _term(field, str(IPv6Address(int(highs[high]) << 64 | int(lows[low]))))
+            if n < len(known):
+                return _term(field, str(IPv4Address(int(known[n]))))
+            n -= len(known)
+            return _term(field, str(IPv6Address(int(high[n]) << 64 | int(low[n]))))
 
-        return Groups(
-            np.concatenate((four[four_at], six[six_at])), np.concatenate((four_starts, six_starts + len(four))), naming
-        )
+        family = np.repeat(np.array([4, 6], np.uint8), (len(known), len(high)))
+        order = [family, np.append(known, high), np.append(np.zeros(len(known), np.uint64), low)]
+        starts = np.append(four_starts, six_starts + len(four))
+        return Groups(np.append(four[four_at], six_rows), starts, naming, order if len(six) else None)
 
     return grouped
 
@@ -185,10 +196,44 @@ def _distinct(values: NDArray[Any]) -> tuple[NDArray[Any], Index, Index]:
     return ordered[starts], at, starts
 
 
-def _beginnings(ordered: NDArray[Any]) -> Index:
-    """Where another value begins. (k,)"""
-    begins = np.ones(len(ordered), np.bool_)
-    np.not_equal(ordered[1:], ordered[:-1], out=begins[1:])
+_FACTORS = np.array([secrets.randbits(64) | 1 for _ in range(3)], np.uint64)
+"""What addresses are hashed with: nobody can send some that are slow to group."""
+
+
+def _together(addresses: End, rows: Index) -> tuple[Index, Index]:
+    """The rows of the table, those of an address beside each other, addresses in no order in particular; where each
+    address begins there.
+
+    Two words are many times slower to sort than one, so it is a hash of them that is sorted, and its place in the low
+    bits with it. The addresses are compared afterwards.
+    """
+    high, low = addresses.high[rows], addresses.low[rows]
+    half = np.uint64(32)
+    hashed = high * _FACTORS[0]
+    hashed ^= hashed >> half
+    hashed += low
+    hashed *= _FACTORS[1]
+    hashed ^= hashed >> half
+    hashed *= _FACTORS[2]
+    places = np.uint64((1 << len(rows).bit_length()) - 1)
+    hashed &= ~places
+    hashed |= np.arange(len(rows), dtype=np.uint64)
+    hashed.sort()
+    at = (hashed & places).astype(np.intp)
+    hashed &= ~places
+    starts = _beginnings(high[at], low[at])
+    if len(starts) > len(_beginnings(hashed)):  # two addresses with one hash may stand among each other
+        at = np.lexsort((low, high))
+        starts = _beginnings(high[at], low[at])
+    return rows[at], starts
+
+
+def _beginnings(*ordered: NDArray[Any]) -> Index:
+    """Where another value begins, of one column or of several. (k,)"""
+    begins = np.zeros(len(ordered[0]), np.bool_)
+    begins[:1] = True
+    for column in ordered:
+        begins[1:] |= column[1:] != column[:-1]
     return np.flatnonzero(begins)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import replace
+from ipaddress import ip_address
 
 import naive
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from by_hand import make_columns
 from hypothesis import given
 
+from ctweb.table import groups
 from ctweb.table.facts import Facts, facts_of
 from ctweb.table.groups import GROUPINGS, SORTS, group_window
 from ctweb.table.query import QueryError, View, select
@@ -98,3 +100,36 @@ def test_what_groups_do_not_have_is_refused(view, field):
     with pytest.raises(QueryError) as refused:
         group_window(busy(), view)
     assert refused.value.field == field
+
+
+def both_families() -> Facts:
+    """Three connections from each of 60 IPv4 and 60 IPv6 sources, of which some differ in one half only."""
+    random = np.random.default_rng(5)
+    addresses = np.zeros((120, 16), np.uint8)
+    addresses[:60, :4] = random.integers(0, 256, (60, 4))
+    addresses[60:80] = random.integers(0, 256, (20, 16))
+    addresses[80:100, 15] = np.arange(1, 21)
+    addresses[100:, 7] = np.arange(1, 21)
+    which = random.permutation(np.repeat(np.arange(120), 3))
+    columns = make_columns(range(1, 361), lo_addr=addresses[which], family=np.where(which < 60, 4, 6))
+    columns.bytes[:, 0] = 100
+    return Facts(columns, np.zeros((360, 2), np.float32), np.zeros(360, np.bool_), 2_000_000_000)
+
+
+@pytest.mark.parametrize("factors", [None, [0, 0, 0]], ids=["usual", "all addresses have one hash"])
+def test_addresses_stand_as_numbers_whatever_their_hashes(factors, monkeypatch):
+    if factors is not None:
+        monkeypatch.setattr(groups, "_FACTORS", np.array(factors, np.uint64))
+    facts = both_families()
+    shown = {
+        sort: group_window(facts, View(sort=sort, group="src-address", limit=500)).rows
+        for sort in ("group", "-group", "-bytes")
+    }
+    found = [ip_address(row["group"]) for row in shown["group"]]
+    assert found == sorted(found, key=lambda address: (address.version, int(address)))
+    assert len(set(found)) == 120
+    assert {(row["connections"], row["bytes"]) for row in shown["group"]} == {(3, 300)}
+    assert shown["-group"] == shown["group"][::-1]
+    assert shown["-bytes"] == shown["group"]  # all are equal
+    middle = group_window(facts, View(sort="group", group="src-address", offset=50, limit=20)).rows
+    assert middle == shown["group"][50:70]
