@@ -11,7 +11,7 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import capabilities, dashboard, packet_cost, rest, sweep
+from bench import capabilities, dashboard, fasttrack, packet_cost, rest, sweep
 from bench.figure import Figure, as_json, as_markdown, replace_generated
 from bench.machine import machine
 from ctweb.datapath.build import BuildError
@@ -23,6 +23,7 @@ def measured(quick: bool, seconds: float) -> Iterator[Figure]:
     """Every figure, as it is done."""
     yield from packet_cost.figures(runs=200_000 if quick else 10_000_000, rounds=3 if quick else 5)
     yield from capabilities.figures(runs=100_000 if quick else 2_000_000, rounds=3 if quick else 5)
+    yield from fasttrack.figures(packets=300_000 if quick else 3_000_000, rounds=3 if quick else 7)
     yield from sweep.figures(rounds=3 if quick else 9)
     yield from rest.figures(rounds=1 if quick else 5)
     yield from dashboard.figures(seconds=seconds, rounds=2 if quick else 5)

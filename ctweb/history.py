@@ -16,7 +16,10 @@ from ctweb.table.facts import facts_of
 from ctweb.table.names import TCP_STATES
 from ctweb.table.snapshot import Snapshot
 
-PER_SECOND = {"packets": "offered-packets", "created": "created", "early-drop": "early-drop", "refused": "refused"}
+PER_SECOND = {
+    "packets": "offered-packets", "fasttrack": "fasttrack-packets", "created": "created", "early-drop": "early-drop",
+    "refused": "refused",
+}  # fmt: skip
 """Series that are the growth of a counter (by its name) in a second."""
 
 SERIES = ("orig-rate", "repl-rate", *PER_SECOND, "connections", *TCP_STATES, "not-tcp")

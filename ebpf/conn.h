@@ -30,6 +30,14 @@ static __always_inline void move_counters(struct conn *conn, struct per_cpu *cpu
 	u64 bytes = __sync_lock_test_and_set(&conn->bytes[ORIGINAL], 0);
 	u64 replied = __sync_lock_test_and_set(&conn->bytes[REPLY], 0);
 
+	/* Who adds to these looks afterwards whether the connection has ended, and moves them himself. */
+	if (unlikely(READ_ONCE(conn->fasttrack_packets[ORIGINAL]) | READ_ONCE(conn->fasttrack_packets[REPLY]) |
+		     READ_ONCE(conn->fasttrack_bytes[ORIGINAL]) | READ_ONCE(conn->fasttrack_bytes[REPLY]))) {
+		packets += __sync_lock_test_and_set(&conn->fasttrack_packets[ORIGINAL], 0);
+		packets += __sync_lock_test_and_set(&conn->fasttrack_packets[REPLY], 0);
+		bytes += __sync_lock_test_and_set(&conn->fasttrack_bytes[ORIGINAL], 0);
+		replied += __sync_lock_test_and_set(&conn->fasttrack_bytes[REPLY], 0);
+	}
 	count(cpu, COUNT_ENDED_PACKETS, packets);
 	count(cpu, COUNT_ENDED_BYTES, bytes + replied);
 	count(cpu, COUNT_ENDED_REPLY_BYTES, replied);

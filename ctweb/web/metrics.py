@@ -29,6 +29,8 @@ _TOTALS = {
     "created": ("ctweb_connections_created", "Connections that began."),
     "offered-packets": ("ctweb_offered_packets", "IP packets met at the first tracked hook."),
     "offered-bytes": ("ctweb_offered_bytes", "Their layer-3 bytes."),
+    "fasttrack-packets": ("ctweb_fasttrack_packets", "Those of them that the XDP program forwarded itself."),
+    "fasttrack-bytes": ("ctweb_fasttrack_bytes", "Their layer-3 bytes."),
     "ended-packets": ("ctweb_ended_packets", "Packets of connections that are over."),
     "ended-bytes": ("ctweb_ended_bytes", "Layer-3 bytes of connections that are over."),
     "ended-reply-bytes": ("ctweb_ended_reply_bytes", "Of these, what came back from the destinations."),

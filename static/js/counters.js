@@ -11,6 +11,8 @@ const GROUPS = [
   ["Traffic", [
     ["offered-packets", "IP packets met, each once"],
     ["offered-bytes", "their bytes, IP headers included"],
+    ["fasttrack-packets", "of these, forwarded by XDP itself, past the stack"],
+    ["fasttrack-bytes", "their bytes"],
     ["live-packets", "of the connections in the table; with those of ended ones and of none it makes what was met"],
     ["live-bytes", "their bytes"],
     ["unaccounted-packets", "met and counted nowhere, or twice if negative: always 0"],

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
+from pyroute2 import netns
 
-from bench import capabilities, packet_cost, rest, sweep
+from bench import capabilities, fasttrack, packet_cost, rest, sweep
 from bench.figure import Figure, Samples, as_json, as_markdown, replace_generated
 
 FAST, SLOW = Samples.of([1.0, 2.0, 9.0]), Samples.of([4.0, 3.0, 5.0])
@@ -75,3 +77,15 @@ def test_sweep_reads_every_connection():
     """Raises if a connection is missing from either reading."""
     whole, kernel = sweep.measure(20_000, rounds=2)
     assert len(whole.values) == len(kernel.values) == 2
+
+
+def test_forwarding_is_measured_with_every_packet_arriving():
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(before)})
+    try:
+        figures = list(fasttrack.figures(packets=30_000, rounds=1))
+    finally:
+        os.sched_setaffinity(0, before)
+    assert [figure.target for figure in figures] == ["", "", *["ratio at most 0.25"] * 2, "ratio at most 1.4"]
+    assert all(figure.value > 0 for figure in figures)
+    assert not [name for name in netns.listnetns() if name.startswith(f"bench-{os.getpid()}-")]

@@ -96,3 +96,19 @@ def test_totals(lab: Lab):
     assert 0 < counters["fasttrack-packets"] < counters["offered-packets"]
     assert 0 < counters["fasttrack-bytes"] < counters["offered-bytes"]
     assert lab.ctweb.rows(fasttrack="yes")
+
+
+def test_what_has_ended_is_in_the_totals(lab: Lab):
+    """Packets and bytes met = those of live connections + of ended ones + of none; also of what went fast."""
+    live = lab.ctweb.rows(fasttrack="yes")
+    assert live
+    before = lab.ctweb.get("/healthz")["counters"]["ended-packets"]
+    lab.router.run(*lab.ctweb.cli("remove", "--yes", "fasttrack:yes"))
+    gone = sum(int(row["orig-packets"]) + int(row["repl-packets"]) for row in live)
+    wait_for("they are over", lambda: lab.ctweb.get("/healthz")["counters"]["ended-packets"] >= before + gone)
+
+    def missing() -> list[int]:
+        counters = lab.ctweb.get("/healthz")["counters"]
+        return [counters["unaccounted-packets"], counters["unaccounted-bytes"]]
+
+    wait_for("nothing is missing", lambda: missing() == [0, 0], missing)
