@@ -102,9 +102,10 @@ def _carry_totals(totals: Map, layout: Layout, datapath: Datapath, over: NDArray
         for name in before.keys() & now.keys()
         if name not in ("COUNTERS", "COUNT_UNTRACKED")
     }
-    sums["COUNT_ENDED_PACKETS"] += int(over["packets"].sum())
-    sums["COUNT_ENDED_BYTES"] += int(over["bytes"].sum())
-    sums["COUNT_ENDED_REPLY_BYTES"] += int(over["bytes"][:, 1].sum())
+    packets, size = (over[name] + over[f"fasttrack_{name}"] for name in ("packets", "bytes"))
+    sums["COUNT_ENDED_PACKETS"] += int(packets.sum())
+    sums["COUNT_ENDED_BYTES"] += int(size.sum())
+    sums["COUNT_ENDED_REPLY_BYTES"] += int(size[:, 1].sum())
     sums["COUNT_EARLY_DROP"] += len(over)
     to = datapath.counters.Leaf()
     for name, value in sums.items():
