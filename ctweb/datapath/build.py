@@ -31,7 +31,7 @@ ENDED_BYTES = 8 << 20  # the ring buffer `ended` of a replay; a power of two
 
 _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys", "u4")])
 
-GRAVES = 4096  # entries of connections that gave way, kept until nobody can be counting on them any more
+GRAVES = 16_384  # entries of connections that gave way, kept until nobody can be counting on them any more
 SMALL_TABLE = 1 << 17
 _PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
 MOST_REWRITES = 1 << 16  # connections behind NAT that can be fasttracked at a time, 64 bytes each
@@ -218,6 +218,11 @@ class Datapath:
     def table(self, name: str) -> Map:
         """A map of the programs, by its name in the C source."""
         return self._maps[name]
+
+    @property
+    def maps(self) -> tuple[Map, ...]:
+        """All maps of the programs."""
+        return tuple(self._maps.values())
 
     def read_counters(self) -> dict[str, int]:
         """The kernel's totals over all CPUs, by their names in `enum counter`. Raises OSError."""
