@@ -11,7 +11,23 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import capabilities, dashboard, fasttrack, packet_cost, rest, sweep
+from bench import (
+    capabilities,
+    conntrack_table,
+    dashboard,
+    fasttrack,
+    forward,
+    iperf,
+    memory,
+    new_connections,
+    packet_cost,
+    process,
+    random_order,
+    reaping,
+    rest,
+    sweep,
+    two_cpus,
+)
 from bench.figure import Figure, as_json, as_markdown, replace_generated
 from bench.machine import machine
 from ctweb.datapath.build import BuildError
@@ -22,9 +38,18 @@ HERE = Path(__file__).parent
 def measured(quick: bool, seconds: float) -> Iterator[Figure]:
     """Every figure, as it is done."""
     yield from packet_cost.figures(runs=200_000 if quick else 10_000_000, rounds=3 if quick else 5)
+    yield from random_order.figures(rounds=3 if quick else 7)
+    yield from forward.figures(packets=100_000 if quick else 300_000, rounds=3 if quick else 9)
+    yield from iperf.figures(gigabytes=1 if quick else 3, rounds=3 if quick else 9)
+    yield from new_connections.figures(connections=50_000 if quick else 100_000, rounds=3 if quick else 7)
+    yield from two_cpus.figures(packets=60_000 if quick else 200_000, rounds=3 if quick else 9)
+    yield from memory.figures(rounds=1 if quick else 3)
     yield from capabilities.figures(runs=100_000 if quick else 2_000_000, rounds=3 if quick else 5)
     yield from fasttrack.figures(packets=300_000 if quick else 3_000_000, rounds=3 if quick else 7)
-    yield from sweep.figures(rounds=3 if quick else 9)
+    listing, _, _ = conntrack_table.listed(sweep.ENTRIES, 1 if quick else 3)
+    yield from sweep.figures(rounds=3 if quick else 9, listing=listing)
+    yield from reaping.figures(rounds=1 if quick else 3)
+    yield from process.figures(seconds=5 if quick else 15, rounds=2 if quick else 5)
     yield from rest.figures(rounds=1 if quick else 5)
     yield from dashboard.figures(seconds=seconds, rounds=2 if quick else 5)
 

@@ -59,16 +59,20 @@ class Figure:
         *,
         most_ratio: float | None = None,
         most_value: float | None = None,
+        least_ratio: float | None = None,
     ) -> Figure:
-        """`measured` beside `beside_measured`, held to at most one of the two limits."""
+        """`measured` beside `beside_measured`, held to one of the limits or to none; to two, if both are to be met."""
         value, other = measured.median, beside_measured.median
         ratio = value / other if other else float("inf")
+        limits = []
         if most_ratio is not None:
-            target, met = f"ratio at most {most_ratio:g}", ratio <= most_ratio
-        elif most_value is not None:
-            target, met = f"at most {most_value:g} {unit}", value <= most_value
-        else:
-            target, met = "", None
+            limits.append((f"ratio at most {most_ratio:g}", ratio <= most_ratio))
+        if most_value is not None:
+            limits.append((f"at most {most_value:g} {unit}", value <= most_value))
+        if least_ratio is not None:
+            limits.append((f"ratio at least {least_ratio:g}", ratio >= least_ratio))
+        target = ", ".join(text for text, _ in limits)
+        met = all(held for _, held in limits) if limits else None
         return cls(
             name=name,
             value=round(value, 4),

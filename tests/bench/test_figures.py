@@ -8,7 +8,18 @@ import os
 import pytest
 from pyroute2 import netns
 
-from bench import capabilities, fasttrack, packet_cost, rest, sweep
+from bench import (
+    capabilities,
+    fasttrack,
+    forward,
+    memory,
+    new_connections,
+    packet_cost,
+    random_order,
+    rest,
+    sweep,
+    two_cpus,
+)
 from bench.figure import Figure, Samples, as_json, as_markdown, replace_generated
 
 FAST, SLOW = Samples.of([1.0, 2.0, 9.0]), Samples.of([4.0, 3.0, 5.0])
@@ -89,3 +100,36 @@ def test_forwarding_is_measured_with_every_packet_arriving():
     assert [figure.target for figure in figures] == ["", "", *["ratio at most 0.25"] * 2, "ratio at most 1.4"]
     assert all(figure.value > 0 for figure in figures)
     assert not [name for name in netns.listnetns() if name.startswith(f"bench-{os.getpid()}-")]
+
+
+def test_limits_from_below_and_two_limits_at_once():
+    assert compare(least_ratio=2).met
+    assert not compare(least_ratio=2.1).met
+    both = compare(most_ratio=3, most_value=3)
+    assert (both.target, both.met) == ("ratio at most 3, at most 3 ns", False)
+
+
+def test_random_order_counts_each_connections_packets():
+    """Raises if a packet went elsewhere, on either side."""
+    (figure,) = random_order.figures(rounds=1, entries=4096)
+    assert figure.value > 0
+
+
+def test_forwarded_packets_are_all_counted():
+    """Raises if one is lost or not counted. UDP of few and of many connections, an empty program, TCP."""
+    assert len(list(forward.figures(packets=10_000, rounds=1, many=20_000))) == 4
+
+
+def test_new_connections_are_all_made_in_a_full_table_too():
+    """Raises if a packet made none."""
+    figures = list(new_connections.figures(connections=5000, rounds=1))
+    assert len(figures) == 8
+
+
+def test_two_cpus_send_at_the_same_time():
+    assert len(list(two_cpus.figures(packets=5000, rounds=1))) == 4
+
+
+def test_memory_is_that_of_connections_that_were_made():
+    ours, _ = memory.figures(rounds=1, connections=20_000)
+    assert ours.value > 256

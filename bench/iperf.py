@@ -1,0 +1,66 @@
+"""iperf3 through the router, with ctweb's hooks and without any tracking."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+
+from bench.figure import Figure, Samples
+from bench.forward import LONG
+from bench.router import CLIENT, SERVER, SERVER_ADDRESS, Router, router, run
+from ctweb.datapath.build import BuildOptions, compile_datapath
+
+LEAST_OF_PLAIN = 0.97
+
+
+def first(cpu: int, *command: str) -> list[str]:
+    """The command before all others on a CPU: client and server have one each, and nobody else takes from them."""
+    return ["chrt", "--fifo", "10", "taskset", "-c", str(cpu % (os.cpu_count() or 1)), *command]
+
+
+def gigabits(way: Router, gigabytes: float) -> float:
+    """Gb/s at which one TCP connection brings so much."""
+    with way.inside(CLIENT):
+        said = run(*first(0, "iperf3", "-c", SERVER_ADDRESS, "-n", str(int(gigabytes * 1e9)), "--json"))
+    return float(json.loads(said)["end"]["sum_received"]["bits_per_second"]) / 1e9
+
+
+def wait_until_listening(way: Router) -> None:
+    with way.inside(SERVER):
+        while ":5201" not in run("ss", "-Hltn"):
+            time.sleep(0.1)
+
+
+def figures(gigabytes: float, rounds: int) -> Iterator[Figure]:
+    """gigabytes: of each run."""
+    datapath = compile_datapath(BuildOptions(max_entries=65_536))
+    try:
+        datapath.apply(LONG)
+        with router() as way:
+            with way.inside(SERVER):
+                command = first(1, "iperf3", "-s")
+                server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            try:
+                wait_until_listening(way)
+                gigabits(way, gigabytes)
+                plain, ours = [], []
+                for turn in range(rounds):
+                    # Now the one first, now the other: what changes with time changes both.
+                    for tracked in (turn % 2 == 0, turn % 2 != 0):
+                        if tracked:
+                            with way.ctweb(datapath):
+                                ours.append(gigabits(way, gigabytes))
+                        else:
+                            plain.append(gigabits(way, gigabytes))
+            finally:
+                server.kill()
+                server.wait()
+    finally:
+        datapath.close()
+    yield Figure.compare(
+        "iperf3, one TCP connection through the router with tc hooks", "Gb/s", Samples.of(ours),
+        "no tracking", Samples.of(plain), least_ratio=LEAST_OF_PLAIN,
+    )  # fmt: skip
