@@ -23,6 +23,7 @@ from ctweb.history import History
 from ctweb.settings import Tracking, as_text, parse_changes
 from ctweb.table import accounts, expiry
 from ctweb.table.columns import BLOCK, Columns
+from ctweb.table.fast_path import FastPath
 from ctweb.table.marks import MarkNames
 from ctweb.table.snapshot import NOTHING_TRANSLATED, Snapshot, advance
 
@@ -67,6 +68,10 @@ class TableSource(Protocol):
     @property
     def history(self) -> History:
         """The last hour in figures."""
+
+    @property
+    def fast_path(self) -> FastPath | None:
+        """What FastTrack does; None without a rule that asks for it."""
 
     def remove(self, ids: Iterable[int]) -> int:
         """Forget these connections, in nf_conntrack too; how many were there. The next packet of one starts a new one.
@@ -148,6 +153,18 @@ class Tracker(TableSource):
     @property
     def history(self) -> History:
         return self._history
+
+    @property
+    def fast_path(self) -> FastPath | None:
+        if self.fasttrack is None or not (self.fasttrack.active or self.fasttrack.refusals):
+            return None
+        counters = self._snapshot.counters
+        return FastPath(
+            tuple((port.name, port.reason) for port in self.fasttrack.ports),
+            self.fasttrack.refusals,
+            counters["fasttrack-packets"],
+            counters["offered-packets"],
+        )
 
     def set_tracking(self, changes: Mapping[str, str]) -> Tracking:
         with self._changing:

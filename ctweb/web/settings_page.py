@@ -69,6 +69,14 @@ def described(source: TableSource, hooks: Hooks) -> dict[str, Any]:
         "total-ip4-entries": len(snapshot) - ipv6,
         "total-ip6-entries": ipv6,
         "interfaces": [{"name": name, "hook": hook} for name, hook in sorted(hooks().items())],
+        "fasttrack": None
+        if (fast := source.fast_path) is None
+        else {
+            "packets": fast.packets,
+            "offered": fast.offered,
+            "interfaces": [{"name": name, "reason": reason} for name, reason in sorted(fast.interfaces)],
+            "refusals": fast.refusals,
+        },
     }
 
 

@@ -18,6 +18,7 @@ import { SettingField } from "./setting-field.js";
  * @property {number} total-ip4-entries
  * @property {number} total-ip6-entries
  * @property {{name: string, hook: string}[]} interfaces
+ * @property {{packets: number, offered: number, interfaces: {name: string, reason: string}[], refusals: string[]} | null} fasttrack
  */
 
 /** Totals and interfaces change without a version: so often they are asked for while the dialog is open. */
@@ -88,7 +89,7 @@ export class Settings {
     this.#version = described.version;
     if (!this.#fields.size) this.#make(described.settings, allowed);
     for (const setting of described.settings) this.#fields.get(setting.name)?.update(setting);
-    const tiles = make("div", "state", this.#tracking(described), this.#room(described), this.#interfaces(described));
+    const tiles = make("div", "state", this.#tracking(described), this.#room(described), this.#interfaces(described), ...this.#fasttrack(described));
     if (tiles.isEqualNode(this.#state)) return;
     this.#state.replaceWith(tiles);
     this.#state = tiles;
@@ -148,5 +149,18 @@ export class Settings {
     });
     const list = chips.length ? make("ul", "interfaces", ...chips) : make("p", "doc", "No program is attached anywhere.");
     return make("div", "tile", make("h3", "", "Interfaces and their hooks"), list);
+  }
+
+  /** Nothing without a rule that asks for it. @param {Described} described */
+  #fasttrack({ fasttrack }) {
+    if (!fasttrack) return [];
+    const { packets, offered, interfaces, refusals } = fasttrack;
+    const share = offered ? (100 * packets) / offered : 0;
+    const size = make("p", "big", `${share.toFixed(share < 10 ? 1 : 0)} %`, make("small", "", " of all packets so far"));
+    const fast = interfaces.filter(({ reason }) => !reason).map(({ name }) => name);
+    const where = make("p", "doc", fast.length ? `Between ${fast.join(", ")}` : "No interface takes part");
+    const others = interfaces.filter(({ reason }) => reason).map(({ name, reason }) => make("p", "doc", make("b", "", name), ` takes the normal way: ${reason}`));
+    const refused = refusals.map((line) => make("p", "doc", "Not in force: ", line));
+    return [make("div", "tile fasttrack", make("h3", "", "FastTrack"), size, where, ...others, ...refused)];
   }
 }

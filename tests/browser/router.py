@@ -58,11 +58,15 @@ class Server:
             words = ("user", "set", name, "--role", name, "--password-stdin", "--state-dir", state_dir)
             assert command(*words, input=password).returncode == 0
 
-    def start(self) -> None:
+    def start(self, config: str = "") -> None:
+        """`config`: contents of the configuration file."""
+        file = self._state_dir.with_suffix(".toml")
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(config)
         with self._log.open("ab") as log:
             self.process = self.router.start(
                 *self._with_resolver(), CTWEB, "run", "--interface", "lan", "--listen", f"127.0.0.1:{PORT}",
-                "--state-dir", self._state_dir,
+                "--state-dir", self._state_dir, "--config", file,
                 stderr=log,
             )  # fmt: skip
         wait_for("ctweb answers", self._healthy)

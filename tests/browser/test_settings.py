@@ -124,3 +124,20 @@ def test_tracking_is_switched_off_and_the_page_says_so(page: Page) -> None:
     dialog.get_by_label("enabled").select_option("auto")
     expect(dialog.locator(".interfaces")).to_contain_text("lan")
     expect(page.locator("#not-tracking")).to_be_hidden()
+
+
+def test_where_fasttrack_takes_part_and_why_not(server: Server, page: Page) -> None:
+    """Here packets are met at tc: the rule is not in force, and the dialog says why."""
+    server.stop()
+    server.start('[[rule]]\naction = "fasttrack-connection"\nconnection-state = "established,related"\n')
+    try:
+        tile = opened(page).locator(".fasttrack")
+        expect(tile).to_contain_text("0.0 % of all packets so far")
+        expect(tile).to_contain_text("No interface takes part")
+        expect(tile).to_contain_text("lan takes the normal way: packets are met at tc there, not at XDP")
+        expect(tile).to_contain_text("Not in force: rule 1: action: no interface takes part in FastTrack")
+    finally:
+        page.goto("about:blank")
+        server.stop()
+        server.start()
+    expect(opened(page).locator(".fasttrack")).to_have_count(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def said(machines: Machines, directory: Path, rules: str, *words: str, hook: str
     wait_for("the reason", lambda: all(each in ctweb.log.read_text() for each in words), ctweb.log.read_text)
     sport, _ = udp(IPV4, client, server, [10], [10])
     assert ctweb.row(protocol="udp", src_port=str(sport))["connection-mark"] == "runs"
+    shown = json.dumps(ctweb.get("/page/settings")["fasttrack"])
+    assert all(each.removeprefix("not in force: ") in shown for each in words), shown
     doctor = router.run(*ctweb.cli("doctor"))
     for each in words:
         assert each.removeprefix("not in force: rule 1: ") in doctor
