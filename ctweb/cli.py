@@ -107,7 +107,7 @@ def print_table(config: Config, filter_words: tuple[str, ...], as_json: bool, as
 def remove(config: Config, filter_words: tuple[str, ...], yes: bool) -> None:
     """Forget the connections that match FILTER; the next packet of one starts a new connection."""
     where = " ".join(filter_words).strip()
-    if not where:
+    if not where.strip('"() '):
         raise Failure("remove takes a FILTER such as src:10.0.0.7; without one it would remove every connection")
     with failing_in_one_line(InstanceError, RefusedError):
         client = Client(config.state_dir)

@@ -65,7 +65,7 @@ def list_users(config: Config) -> None:
     with failing_in_one_line(StateError):
         users = Users(config.state_dir).read()
     for name, one in sorted(users.items()):
-        click.echo(f"{name} {one.role}")
+        click.echo(f"{name if name.isprintable() else ascii(name)} {one.role}")  # the file may be mended by hand
 
 
 @user.command(name="remove")

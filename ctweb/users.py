@@ -57,7 +57,7 @@ class Users:
             return users
         except FileNotFoundError:
             return _NOBODY
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             shown = os.path.realpath(self._path)
             raise StateError(f"cannot use the users in {shown}: {error}; mend or remove the file") from None
 

@@ -202,7 +202,7 @@ def test_remove_with_yes_does_not_ask(ctweb: Ctweb):
     assert succeeding("remove", where, "--yes", "--state-dir", ctweb.state_dir) == "removed 0 connections\n"
 
 
-@pytest.mark.parametrize("words", [[], [""], ["  "]])
+@pytest.mark.parametrize("words", [[], [""], ["  "], ['""']])
 def test_remove_without_a_filter_is_refused(ctweb: Ctweb, udp_port, words):
     assert "remove takes a FILTER" in failing("remove", *words, "--yes", "--state-dir", ctweb.state_dir)
     assert shown(ctweb, f"sport:{udp_port}")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Collection
+from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, request
+from werkzeug.exceptions import RequestEntityTooLarge
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -30,8 +32,20 @@ HEADERS = {
 }
 
 
+class _Request(Request):
+    """A body in chunks that is longer than MAX_CONTENT_LENGTH is refused, where werkzeug cuts it off in silence."""
+
+    def get_data(self, *args: Any, **options: Any) -> Any:
+        data = super().get_data(*args, **options)
+        limit = self.max_content_length
+        if self.content_length is None and limit is not None and len(data) >= limit:
+            raise RequestEntityTooLarge
+        return data
+
+
 def protect(app: Flask, hosts: Collection[str]) -> None:
     """Put the checks and the headers on `app`, which listens on `hosts` (names or addresses)."""
+    app.request_class = _Request
     app.config["MAX_CONTENT_LENGTH"] = MAX_BODY
 
     @app.before_request

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import selectors
 import signal
@@ -146,6 +147,18 @@ class _Connection(TConn):  # type: ignore[misc]
                 socket.socket.sendall(self.sock, _PLAIN)
             raise
 
+    def has_read_on(self) -> bool:
+        """Whether bytes of the next request came along with the last one (pipelining): no selector tells of these.
+
+        What is left of a body that nobody wanted is no request.
+        """
+        there = self.parser.unreader.buf.getbuffer().nbytes
+        if isinstance(self.sock, ssl.SSLSocket):
+            there += self.sock.pending()
+        body = self.parser.mesg.body.reader
+        left = 0 if getattr(body, "parser", None) is None else math.inf  # in chunks, and not read to its end
+        return bool(there > getattr(body, "length", left))
+
     def overdue(self, now: float) -> bool:
         return self.deadline is not None and self.deadline < now
 
@@ -243,6 +256,16 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
         conn.deadline = None  # It may have to wait for a thread, which is not its fault.
         super().enqueue_req(conn)
 
+    def finish_request(self, fs: futures.Future[tuple[bool, _Connection]]) -> None:
+        """gunicorn waits here until more arrives. What is there already gets in line, behind the requests of others."""
+        try:
+            if self.alive and not fs.cancelled() and fs.result()[0] and fs.conn.has_read_on():  # type: ignore[attr-defined]
+                self.enqueue_req(fs.conn)  # type: ignore[attr-defined]
+                return
+        except Exception as error:  # it failed, or the server has just ended
+            log.debug("no further request on a connection: %s", error)
+        super().finish_request(fs)
+
     def handle(self, conn: _Connection) -> Any:
         conn.sock.settimeout(IO_SECONDS)
         conn.deadline = time.monotonic() + HEADER_SECONDS
@@ -259,6 +282,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Refuse what is no HTTP, in the form of all other refusals: gunicorn's is a page of HTML."""
+        if isinstance(exc, ssl.SSLError):
+            log.debug("a client broke TLS, such as by a renegotiation: %s", exc)
+            return
         if isinstance(exc, ParseException):
             status = {LimitRequestHeaders: 431, UnsupportedTransferCoding: 501}.get(type(exc), 400)
             log.warning("no request that can be read from %s: %s", addr[0] if addr else "", str(exc)[:200])

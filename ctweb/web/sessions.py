@@ -11,6 +11,7 @@ import logging
 import secrets
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from ctweb.users import User, Users
 FILE = "sessions.json"
 IDLE_SECONDS = 24 * 3600
 LONGEST_SECONDS = 30 * 24 * 3600
-MOST = 256  # beyond it, the one that was not used for longest gives way
+MOST = 256  # beyond it, one of who has the most gives way
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +57,7 @@ class Sessions:
             for key in [key for key, one in self._sessions.items() if not self._lasts(one)]:
                 del self._sessions[key]
             while len(self._sessions) >= MOST:
-                del self._sessions[min(self._sessions, key=lambda key: self._sessions[key].used)]
+                del self._sessions[self._to_give_way()]
             self._sessions[_digest(token)] = session
             self._save()
         return token, session
@@ -76,6 +77,11 @@ class Sessions:
             if self._sessions.pop(_digest(token), None) is not None:
                 self._save()
 
+    def _to_give_way(self) -> str:
+        """Of who has the most, so that nobody signs out everybody else, the one that was not used for longest."""
+        of = Counter(session.name for session in self._sessions.values())
+        return min(self._sessions, key=lambda key: (-of[(one := self._sessions[key]).name], one.used))
+
     def _lasts(self, session: Session) -> bool:
         now = self._clock()
         user = self._users.get(session.name)
@@ -92,7 +98,7 @@ class Sessions:
             sessions = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Session])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             log.warning("everybody must sign in again: cannot use the sessions in %s: %s", self._path, error)
             return {}
         now = self._clock()

@@ -33,9 +33,9 @@ def test_oversized_bodies_and_filters(boss: Page):
     chunked = head("POST", CONNECTIONS + "/print", known("boss") | {
         "Transfer-Encoding": "chunked", "Content-Type": "application/json", "Connection": "close",
     })  # fmt: skip
-    chunks = (b"8000\r\n" + b"x" * 0x8000 + b"\r\n") * 2 + b"1\r\nx\r\n0\r\n\r\n"
-    answer = raw(chunked + chunks)
-    assert status_of(answer) in (400, 411, 413)
+    for each in (b"x", b" "):  # cut off, the latter would be an empty body, which asks for everything
+        chunks = (b"8000\r\n" + each * 0x8000 + b"\r\n") * 2 + b"2\r\n{}\r\n0\r\n\r\n"
+        assert status_of(raw(chunked + chunks)) == 413
 
 
 def test_ten_thousand_wrong_passwords(ctweb: Ctweb, boss: Page):

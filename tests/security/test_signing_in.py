@@ -172,6 +172,37 @@ def test_sessions_are_bounded_and_the_idlest_gives_way(tmp_path):
     assert all(kept.find(token) for token in (tokens[0], *tokens[2:]))
 
 
+def test_who_signs_in_without_end_signs_out_nobody_else(tmp_path):
+    users = Users(tmp_path)
+    users.put("one", User("full", "hash"))
+    users.put("other", User("read", "hash"))
+    now = [1e9]
+    kept = Sessions(tmp_path, users, clock=lambda: now[0])
+    token, _ = kept.begin("one", users.read()["one"])
+    for _ in range(sessions.MOST + 1):
+        now[0] += 1
+        kept.begin("other", users.read()["other"])
+    assert kept.find(token)
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"one":1}', '{"one":{"role":"king","hash":""}}', '{"one":' + "[" * 100_000,
+                                  '{"one":{"role":"full","hash":"","x":' + "[" * 100_000])  # fmt: skip
+def test_files_edited_to_nonsense_are_told_in_one_line(tmp_path, text):
+    for name in ("users.json", "sessions.json"):
+        (tmp_path / name).write_text(text)
+    for words, given in ((("list",), ""), (("set", "two", "--password-stdin"), "long enough"), (("remove", "one"), "")):
+        done = command("user", *words, "--state-dir", tmp_path, input=given)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+        assert "mend or remove the file" in done.stderr
+    assert (tmp_path / "users.json").read_text() == text
+    assert Sessions(tmp_path, Users(tmp_path)).find("x") is None
+
+
+def test_a_name_that_was_written_by_hand_does_not_move_the_cursor(tmp_path):
+    (tmp_path / "users.json").write_text('{"a\\u001b[2J":{"role":"full","hash":""}}')
+    assert command("user", "list", "--state-dir", tmp_path).stdout == "'a\\x1b[2J' full\n"
+
+
 def test_the_command_line_of_this_machine_needs_no_password(ctweb: Ctweb):
     state = ("--state-dir", ctweb.state_dir)
     assert command("print", *state).returncode == 0

@@ -292,7 +292,8 @@ class TestRemove:
         assert ctweb.post(IPV4 + "/remove", body) == (200, {"ret": "0"})
 
     @pytest.mark.parametrize("body", [{}, {"where": ""}, {"where": "  "}, {".query": []}, {".query": ["#"]},
-                                      {"where": "", ".query": []}, {"where": None}])  # fmt: skip
+                                      {"where": "", ".query": []}, {"where": None},
+                                      {"where": '""'}, {"where": '"" ("")'}])  # fmt: skip
     def test_no_filter_at_all_is_refused_in_words(self, ctweb, traffic, body):
         before = len(rows(ctweb, IPV4))
         status, answer = ctweb.post(IPV4 + "/remove", body)

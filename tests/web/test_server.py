@@ -72,3 +72,39 @@ def test_a_body_that_never_comes_ends_the_request(ctweb: Ctweb):
         )
         assert b" 400 " in sock.recv(4096)
     assert "Traceback" not in ctweb.log.read_text()
+
+
+def get(path: str, headers: str = "") -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: {ADDRESS}\r\n{headers}\r\n".encode()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        get("/healthz") * 2,
+        f"POST /page/sign-in HTTP/1.1\r\nHost: {ADDRESS}\r\nContent-Length: 2\r\n\r\n{{}}".encode(),
+        f"POST /page/sign-in HTTP/1.1\r\nHost: {ADDRESS}\r\nContent-Type: application/json\r\n".encode()
+        + b"Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    ],
+    ids=["GET", "with a body", "in chunks"],
+)
+def test_requests_that_come_at_once_are_all_answered(ctweb: Ctweb, first):
+    with connect() as sock:
+        sock.sendall(first + get("/healthz", "Connection: close\r\n"))
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+    assert answer.count(b"HTTP/1.1 ") == first.count(b"HTTP/1.1") + 1
+    assert answer.endswith(b'{"status":"ok"}\n')
+
+
+def test_a_refused_body_that_never_comes_holds_no_thread(ctweb: Ctweb):
+    """The connection waits, and not one of the threads."""
+    head = f"POST /rest HTTP/1.1\r\nHost: {ADDRESS}\r\nContent-Length: 50\r\n\r\n{{".encode()
+    waiting = [connect() for _ in range(server.THREADS)]
+    for sock in waiting:
+        sock.sendall(head)
+        assert b" 401 " in sock.recv(4096)
+    assert ctweb.get("/healthz")[0] == 200
+    for sock in waiting:
+        sock.close()
