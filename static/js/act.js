@@ -7,6 +7,7 @@
 import * as cells from "./cells.js";
 import { grouped } from "./format.js";
 import { Picks } from "./picks.js";
+import { onPress } from "./press.js";
 import { Removal } from "./removal.js";
 import { session } from "./session.js";
 
@@ -51,6 +52,11 @@ export class Act {
     });
     byId("remove-picked").addEventListener("click", () => this.remove());
     byId("let-go").addEventListener("click", () => this.picks.clear());
+    onPress(table.body, (target) => {
+      const index = table.indexOf(target);
+      const row = display.at(index)?.row;
+      return () => this.#toggle(row, index);
+    });
     table.body.addEventListener("click", (event) => this.#clicked(event), { capture: true });
     session().then(({ role }) => {
       this.#allowed = role === "full";
@@ -84,14 +90,19 @@ export class Act {
   /** Pick the chosen row, or let it go. */
   toggle() {
     const index = this.table.selectedIndex;
-    const row = this.display.at(index)?.row;
+    this.#toggle(this.display.at(index)?.row, index);
+  }
+
+  /** @param {Row | undefined} row @param {number} index Where it stands. */
+  #toggle(row, index) {
     if (this.#allowed && row && !this.display.message?.group) this.picks.toggle(row, index);
   }
 
-  /** A click on the box of a row is for picking it. @param {MouseEvent} event */
+  /** A click on the box of a row is for picking it; once some are picked, a finger's anywhere on it. @param {MouseEvent} event */
   #clicked(event) {
     const target = /** @type {Element} */ (event.target);
-    if (!target.closest('[data-column="picked"]')) return;
+    const picking = this.picks.count && /** @type {PointerEvent} */ (event).pointerType === "touch";
+    if (!picking && !target.closest('[data-column="picked"]')) return;
     event.stopPropagation();
     const index = this.table.indexOf(target);
     const row = this.display.at(index)?.row;
@@ -103,6 +114,7 @@ export class Act {
   #paint() {
     const { count } = this.picks;
     this.#bar.hidden = !count;
+    this.table.host.classList.toggle("picking", count > 0);
     byId("picked-count").textContent = `${grouped(count)} selected`;
     this.table.refresh();
   }

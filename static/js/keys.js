@@ -11,8 +11,8 @@ export function bindKeys(bindings) {
     const target = /** @type {HTMLElement} */ (event.target);
     const typing = target.matches("input, textarea, select");
     if (document.querySelector("dialog:modal") || (typing && event.key !== "Escape")) return;
-    // Enter and space on a button press that button.
-    if (target.matches("button, a") && (event.key === "Enter" || event.key === " ")) return;
+    // Enter and space on a button press that button, but not one of a dialog that was closed a moment ago.
+    if (target.matches("button, a") && !target.closest("dialog:not([open])") && (event.key === "Enter" || event.key === " ")) return;
     const run = bindings[event.key];
     if (!run) return;
     event.preventDefault();

@@ -111,7 +111,7 @@ function useColumns() {
   table.host.style.setProperty("--row-height", narrow.matches && !group ? `${CARD_HEIGHT + lines * CARD_LINE}px` : "");
   table.host.classList.toggle("grouped", group !== "");
   table.host.setAttribute("aria-label", group ? `Connections by ${GROUPS.get(group)?.one}` : "Connections");
-  table.setColumns(group ? groupColumns(group, narrow.matches) : narrow.matches ? chosen : [...act.columns, ...chosen]);
+  table.setColumns(group ? groupColumns(group, narrow.matches) : [...act.columns, ...chosen]);
   cards.fill(view.group ? groupColumns(view.group, true) : [...COLUMN.values()].filter((column) => !column.optional), view.sort);
 }
 

@@ -79,7 +79,8 @@ export class Removal {
     this.#typed.addEventListener("input", () => this.#allow());
     part(".actions").addEventListener("submit", (event) => {
       event.preventDefault();
-      void this.#remove();
+      // A key may reach the button still when the dialog has just been left.
+      if (dialog.open) void this.#remove();
     });
     part(".cancel").addEventListener("click", () => dialog.close());
     dialog.addEventListener("click", (event) => {

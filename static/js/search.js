@@ -24,6 +24,7 @@ export class Search {
       this.set("");
       this.input.focus();
     });
+    this.input.addEventListener("scroll", () => this.problem.style.setProperty("--scrolled", `${this.input.scrollLeft}px`));
     this.input.addEventListener("input", () => {
       form.classList.toggle("filled", this.input.value !== "");
       clearTimeout(this.#timer);
@@ -56,8 +57,8 @@ export class Search {
    */
   error(message, position = 0) {
     this.problem.textContent = message;
-    // Under the place: the box is monospaced, and a line is as long as the box.
-    this.problem.style.setProperty("--position", String(Math.min(position, 60)));
+    // Under the place: the box is monospaced.
+    this.problem.style.setProperty("--position", String(position));
     this.problem.hidden = !message;
     this.input.setAttribute("aria-invalid", String(Boolean(message)));
   }

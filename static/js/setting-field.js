@@ -22,12 +22,13 @@ const SAVED_STAYS = 2500;
 
 export class SettingField {
   element = make("div", "setting");
-  /** @type {HTMLInputElement | HTMLSelectElement} */
+  /** @type {HTMLInputElement | HTMLSelectElement | HTMLOutputElement} */
   #control;
   #problem = make("p", "problem");
   #saved = make("span", "saved", "Saved");
   #reset = make("button", "reset");
   #name;
+  #allowed;
   #default = "";
   /** What the server has. */
   #value = "";
@@ -38,18 +39,13 @@ export class SettingField {
   /** @type {number | undefined} */
   #savedTimer;
 
-  /** Whoever may not change it sees it all the same. @param {boolean} allowed */
-  allow(allowed) {
-    this.#control.disabled = !allowed;
-    this.#reset.hidden = !allowed;
-  }
-
   /** It was changed here. @type {() => void} */
   onSaved = () => {};
 
-  /** @param {Setting} setting */
-  constructor(setting) {
+  /** @param {Setting} setting @param {boolean} allowed Whoever may not change it sees it all the same. */
+  constructor(setting, allowed) {
     this.#name = setting.name;
+    this.#allowed = allowed;
     const id = `setting-${setting.name}`;
     const label = make("label", "", setting.name);
     label.htmlFor = id;
@@ -58,7 +54,7 @@ export class SettingField {
     this.#problem.id = `${id}-problem`;
     this.#problem.setAttribute("role", "alert");
     this.#problem.hidden = true;
-    this.#control = setting.choices.length ? this.#select(setting.choices) : this.#text(setting.takes);
+    this.#control = allowed ? (setting.choices.length ? this.#select(setting.choices) : this.#text(setting.takes)) : make("output", "");
     this.#control.id = id;
     this.#control.setAttribute("aria-describedby", `${doc.id} ${this.#problem.id}`);
     this.#control.addEventListener("change", () => void this.#set(this.#control.value.trim()));
@@ -120,7 +116,7 @@ export class SettingField {
     if (!typing && (this.#problem.hidden || !this.#dirty)) this.#control.value = setting.value;
     this.element.classList.toggle("changed", setting.value !== setting.default);
     this.#reset.textContent = `Default: ${setting.default}`;
-    this.#reset.disabled = setting.value === setting.default;
+    this.#reset.disabled = !this.#allowed || setting.value === setting.default;
     this.#reset.title = this.#reset.disabled ? "" : `Back to ${setting.default}`;
   }
 

@@ -97,7 +97,9 @@ export class Settings {
 
   /** @param {Setting[]} settings @param {boolean} allowed Whether this user may change them. */
   #make(settings, allowed) {
-    if (!allowed) this.#body.append(make("p", "takes", "You may look at the settings; changing them takes a user of the full role."));
+    // With nothing in it to go to, the keyboard scrolls it as a whole.
+    if (!allowed) /** @type {HTMLElement} */ (this.#body.parentElement).tabIndex = 0;
+    if (!allowed) this.#body.append(make("p", "may-look", "You may look at the settings; changing them takes a user of the full role."));
     let rest = settings;
     for (const [title, belongs] of SECTIONS) {
       const chosen = rest.filter(belongs);
@@ -107,9 +109,8 @@ export class Settings {
       const takes = chosen.find((setting) => setting.kind === "time")?.takes;
       if (takes && title === "TCP timeouts") section.append(make("p", "takes", `Each timeout takes ${takes}.`));
       for (const setting of chosen) {
-        const field = new SettingField(setting);
+        const field = new SettingField(setting, allowed);
         field.onSaved = () => void this.#load();
-        field.allow(allowed);
         this.#fields.set(setting.name, field);
         section.append(field.element);
       }

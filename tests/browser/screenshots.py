@@ -12,7 +12,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from browser import office
 from browser.chromium import launch
-from browser.router import Server
+from browser.router import URL, Server
 
 TESTS = Path(__file__).parents[1]
 DOCS = TESTS.parent / "docs"
@@ -44,6 +44,11 @@ def take(page: Page, name: str) -> None:
 
 def pictures(server: Server, browser: Browser) -> None:
     for scheme in ("dark", "light"):
+        stranger = browser.new_context(base_url=URL, viewport={"width": 720, "height": 400}, color_scheme=scheme)
+        page = stranger.new_page()
+        page.goto("/sign-in")
+        page.get_by_label("Name").fill("admin")
+        take(page, f"sign-in-{scheme}")
         page = open_page(server, browser, 1440, 800, scheme)
         page.keyboard.press("c")
         page.wait_for_timeout(2000)

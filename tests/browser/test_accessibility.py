@@ -38,11 +38,11 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
         expect(page.get_by_role("dialog", name="Remove")).to_be_visible()
         assert complaints(page) == []
         page.keyboard.press("Escape")
-        if width > 720:
-            page.keyboard.press(" ")
-            expect(page.get_by_role("region", name="Selected connections")).to_be_visible()
-            assert complaints(page) == []
-            page.keyboard.press("Escape")
+        page.keyboard.press("Escape")
+        page.keyboard.press(" ")
+        expect(page.get_by_role("region", name="Selected connections")).to_be_visible()
+        assert complaints(page) == []
+        page.keyboard.press("Escape")
     page.get_by_role("button", name="Charts of the last hour").click()
     expect(page.locator(".chart canvas")).to_have_count(5)
     assert complaints(page) == []
@@ -72,8 +72,22 @@ def test_nothing_stands_in_anybodys_way(server: Server, page: Page, theme: str, 
 
 
 @pytest.mark.parametrize("theme", ["dark", "light"])
-def test_nor_on_the_sign_in_page(browser: Browser, server: Server, theme: str) -> None:
-    context = browser.new_context(base_url=URL, color_scheme=theme)
+def test_nor_in_a_readers(browser: Browser, server: Server, theme: str) -> None:
+    context = server.signed_in(browser, "read", color_scheme=theme)
+    page = context.new_page()
+    page.goto("/")
+    expect(page.locator("html")).to_have_attribute("data-role", "read")
+    assert complaints(page) == []
+    page.keyboard.press("s")
+    expect(page.get_by_label("icmp-timeout")).to_be_attached()
+    assert complaints(page) == []
+    context.close()
+
+
+@pytest.mark.parametrize("theme", ["dark", "light"])
+@pytest.mark.parametrize("width", [1440, 360])
+def test_nor_on_the_sign_in_page(browser: Browser, server: Server, theme: str, width: int) -> None:
+    context = browser.new_context(base_url=URL, color_scheme=theme, viewport={"width": width, "height": 740})
     page = context.new_page()
     page.goto("/sign-in")
     expect(page.get_by_label("Name")).to_be_visible()

@@ -6,10 +6,19 @@ import socket
 from contextlib import ExitStack
 
 from lab.network import IPV6
-from playwright.sync_api import Locator, Page, expect
+from playwright.sync_api import Browser, Locator, Page, expect
 
+from browser.chromium import Complaints
 from browser.router import Sender, Server
 from browser.rows import cell, to_port
+
+# A change asked for by the page's own session, and what the server says.
+CHANGE = """async ([method, path, body]) => {
+    const {csrf} = await (await fetch("/page/session")).json();
+    const headers = {"X-CSRF-Token": csrf, "Content-Type": "application/json"};
+    const answer = await fetch(path, {method, headers, ...(body && {body: JSON.stringify(body)})});
+    return [answer.status, (await answer.json()).detail];
+}"""
 
 
 def opened(page: Page, address: str) -> None:
@@ -162,10 +171,12 @@ def test_few_that_match_need_no_typing_but_more_that_came_meanwhile_do(server: S
         assert there(server, "dport:5631") == 0
 
 
-def test_who_may_only_look_sees_none_of_it(server: Server, page: Page) -> None:
-    """The page's part, on what the server says of a user of the read role; that it refuses one is the server's part."""
-    page.route("**/page/session", lambda route: route.fulfill(json={"name": "guest", "role": "read", "csrf": ""}))
+def test_who_may_only_look_sees_none_of_it_and_is_refused(server: Server, browser: Browser) -> None:
     with ExitStack() as stack:
+        context = server.signed_in(browser, "read")
+        stack.callback(context.close)
+        page = context.new_page()
+        complaints = Complaints(page)
         several(server, stack, 5641, 1)
         page.goto("/?filter=dport:5641")
         expect(page.locator("html")).to_have_attribute("data-role", "read")
@@ -183,6 +194,83 @@ def test_who_may_only_look_sees_none_of_it(server: Server, page: Page) -> None:
         page.keyboard.press("Escape")
         # Settings may be looked at.
         page.keyboard.press("s")
-        expect(page.get_by_label("icmp-timeout")).to_be_disabled()
-        expect(page.get_by_role("dialog")).to_contain_text("changing them takes a user of the full role")
+        settings = page.get_by_role("dialog", name="Settings")
+        expect(settings.get_by_label("icmp-timeout")).to_have_text("10s")
+        expect(settings).to_contain_text("changing them takes a user of the full role")
+        expect(settings.locator("input, select, .reset:enabled")).to_have_count(0)
+        assert complaints.found == []
+        # Asked all the same, with all that the page has, the server refuses.
+        _, rows = server.ask("POST", "/rest/ip/firewall/connection/print", {"where": "dport:5641"})
+        connection, tracking = "/rest/ip/firewall/connection", "/rest/ip/firewall/connection/tracking"
+        asked = [
+            ("POST", f"{connection}/remove", {".id": rows[0][".id"]}),
+            ("POST", f"{connection}/remove", {"where": "dport:5641"}),
+            ("DELETE", f"{connection}/{rows[0]['.id']}", None),
+            ("POST", f"{tracking}/set", {"icmp-timeout": "11s"}),
+        ]
+        for method, path, body in asked:
+            status, detail = page.evaluate(CHANGE, [method, path, body])
+            assert (status, "full" in detail) == (403, True), (path, status, detail)
         assert there(server, "dport:5641") == 1
+        assert server.ask("GET", tracking)[1]["icmp-timeout"] == "10s"
+
+
+def test_a_key_that_comes_after_the_dialog_was_left_removes_nothing(server: Server, page: Page) -> None:
+    """A slow browser leaves the focus on the button for a moment."""
+    with ExitStack() as stack:
+        several(server, stack, 5651, 1)
+        several(server, stack, 5652, 1)
+        opened(page, "/?filter=dport:5651,5652&sort=dst-address")
+        expect(to_port(page, 5652)).to_have_count(1)
+        page.keyboard.press("j")
+        page.keyboard.press("x")
+        expect(page.get_by_role("dialog", name="Remove")).to_be_visible()
+        page.evaluate(
+            """() => {
+                const dialog = document.querySelector("#remove");
+                dialog.close();
+                dialog.querySelector("button.danger").click();
+            }"""
+        )
+        page.keyboard.press("j")
+        page.keyboard.press("x")
+        page.keyboard.press("Enter")
+        expect(page.locator("#told")).to_have_text("1 connection removed")
+        assert (there(server, "dport:5651"), there(server, "dport:5652")) == (1, 0)
+
+
+def test_several_are_selected_with_a_finger(server: Server, browser: Browser) -> None:
+    with ExitStack() as stack:
+        for port in (5661, 5662, 5663):
+            several(server, stack, port, 1)
+        size = {"width": 360, "height": 740}
+        context = server.signed_in(browser, viewport=size, has_touch=True, is_mobile=True)
+        stack.callback(context.close)
+        page = context.new_page()
+        opened(page, "/?filter=dport:5661-5663&sort=dst-address")
+        expect(to_port(page, 5663)).to_have_count(1)
+        expect(box(to_port(page, 5661))).to_be_hidden()
+        finger = context.new_cdp_session(page)
+        place = to_port(page, 5661).bounding_box()
+        assert place is not None
+        point = {"x": place["x"] + 150, "y": place["y"] + 30}
+        finger.send("Input.dispatchTouchEvent", {"type": "touchStart", "touchPoints": [point]})
+        expect(page.locator("#picked-count")).to_have_text("1 selected")
+        finger.send("Input.dispatchTouchEvent", {"type": "touchEnd", "touchPoints": []})
+        # From here on a tap selects; it does not open the panel.
+        to_port(page, 5663).tap()
+        expect(page.locator("#picked-count")).to_have_text("2 selected")
+        expect(box(to_port(page, 5663))).to_have_attribute("aria-selected", "true")
+        expect(box(to_port(page, 5662))).to_be_visible()
+        other = to_port(page, 5662)
+        left, address = box(other).bounding_box(), cell(other, "src-address").bounding_box()
+        assert left["x"] >= 0
+        assert left["x"] + left["width"] <= address["x"]
+        expect(page.locator("#detail")).to_be_hidden()
+        page.get_by_role("button", name="Remove…").tap()
+        page.get_by_role("button", name="Remove 2").tap()
+        expect(page.locator("#told")).to_have_text("2 connections removed")
+        assert [there(server, f"dport:{port}") for port in (5661, 5662, 5663)] == [0, 1, 0]
+        # Nothing is selected any more: a tap opens the panel again.
+        to_port(page, 5662).tap()
+        expect(page.locator("#detail")).to_be_visible()

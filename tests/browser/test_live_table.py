@@ -118,6 +118,52 @@ def test_the_search_box_filters_and_says_what_is_wrong(server: Server, page: Pag
         expect(to_port(page, 5021)).to_have_count(1)
 
 
+# Whether the arrow's tip is within the character that it is about, and the error below it.
+ARROW = """(position) => {
+    const [box, problem] = document.querySelectorAll("#search input, #filter-error");
+    const around = problem.getBoundingClientRect();
+    const style = getComputedStyle(problem, "::before");
+    const tip = around.left + problem.clientLeft + parseFloat(style.left) + parseFloat(style.width) / 2;
+    const {fontSize, fontFamily, paddingLeft} = getComputedStyle(box);
+    const context = document.createElement("canvas").getContext("2d");
+    context.font = `${fontSize} ${fontFamily}`;
+    const {width} = context.measureText("0");
+    const outer = box.getBoundingClientRect();
+    const begins = outer.left + box.clientLeft + parseFloat(paddingLeft) - box.scrollLeft + position * width;
+    const right = tip > begins && tip < begins + width && around.top >= outer.bottom;
+    return {right, scrolled: box.scrollLeft > 0};
+}"""
+
+
+@pytest.mark.parametrize(("width", "before"), [(1440, "proto:tcp "), (360, "proto:tcp "), (360, "dport:443 " * 6)])
+def test_an_error_stands_under_its_place(server: Server, page: Page, width: int, before: str) -> None:
+    page.set_viewport_size({"width": width, "height": 740})
+    page.goto("/")
+    search(page).press_sequentially(f"{before}no-such:1")
+    expect(page.get_by_role("alert")).to_contain_text("no-such")
+    page.wait_for_function(f"(position) => ({ARROW})(position).right", arg=len(before))
+    assert page.evaluate(ARROW, len(before))["scrolled"] == (len(before) > 40)
+
+
+def test_on_a_phone_the_completion_is_in_sight(server: Server, page: Page) -> None:
+    page.set_viewport_size({"width": 360, "height": 740})
+    page.goto("/")
+    search(page).press_sequentially("proto:tcp sta")
+    offered = page.get_by_role("listbox", name="What can stand here")
+    expect(offered.get_by_role("option").first).to_be_in_viewport(ratio=1)
+
+
+def test_the_table_with_the_focus_has_a_whole_ring(page: Page) -> None:
+    page.goto("/")
+    page.locator("#table").focus()
+    ring = """() => {
+        const ring = getComputedStyle(document.querySelector(".stage"), "::after");
+        const {clientWidth, clientHeight} = document.querySelector(".stage");
+        return [ring.borderTopWidth, parseFloat(ring.width) === clientWidth, parseFloat(ring.height) === clientHeight];
+    }"""
+    assert page.evaluate(ring) == ["2px", True, True]
+
+
 def test_pause_keeps_what_is_shown(server: Server, page: Page) -> None:
     with server.udp(5031) as sender:
         page.goto("/?filter=dport:5031")
