@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 
 from ctweb.table.fields import FIELDS, Field, Test
+from ctweb.table.properties import PROPERTIES
 from ctweb.table.query_error import QueryError, quoted
 
 LONGEST = 4096  # characters
@@ -82,7 +83,8 @@ def term(name: str, operator: str, values: Sequence[str], about: str = "filter",
     known = FIELDS.get(name)
     if known is None:
         close = get_close_matches(name, FIELDS, 3)
-        expected = f"did you mean {' or '.join(close)}?" if close else f"expected one of {', '.join(FIELDS)}"
+        short = ", ".join(field for field in FIELDS if field not in PROPERTIES)
+        expected = f"did you mean {' or '.join(close)}?" if close else f"expected one of {short} or a property"
         raise QueryError(about, f"there is no field {quoted(name)}: {expected}", position)
     operator = "=" if operator == ":" else operator
     if operator not in known.operators:

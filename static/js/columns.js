@@ -65,8 +65,8 @@ function named(row, end) {
 export const COLUMNS = [
   { name: "flags", title: "Flags", help: "E expected, S seen-reply, A assured, C confirmed, D dying, F fasttrack, H hw-offload, s srcnat, d dstnat, h uses-helper.", width: 62, mono: true, cell: cells.flags, tooltip: (row) => explainFlags(row.flags) },
   { name: "protocol", title: "Proto", help: "IP protocol.", width: 76, cell: cells.named("protocol", "proto") },
-  { name: "src-address", title: "Source", help: "Who sent the first packet, with the port where the protocol has ports.", width: 188, grows: true, mono: true, cell: cells.endpoint("src-address", "src", "sport"), tooltip: (row) => named(row, "src-address") },
-  { name: "dst-address", title: "Destination", help: "Whom the first packet was sent to.", width: 188, grows: true, mono: true, cell: cells.endpoint("dst-address", "dst", "dport"), tooltip: (row) => named(row, "dst-address") },
+  { name: "src-address", title: "Source", help: "Who sent the first packet, with the port where the protocol has ports.", width: 198, grows: true, mono: true, cell: cells.endpoint("src-address", "src", "sport"), tooltip: (row) => named(row, "src-address") },
+  { name: "dst-address", title: "Destination", help: "Whom the first packet was sent to.", width: 198, grows: true, mono: true, cell: cells.endpoint("dst-address", "dst", "dport"), tooltip: (row) => named(row, "dst-address") },
   { name: "tcp-state", title: "State", help: "TCP state; for ICMP the type and id, for GRE the key.", width: 122, cell: cells.state },
   { name: "timeout", title: "Timeout", help: "How long until it is removed, should no packet come.", width: 92, numeric: true, ticks: true, cell: cells.timeout, tooltip: (row) => `${duration(row.timeout)} when last read` },
   origRate, replRate, origBytes, replBytes, origPackets, replPackets,

@@ -57,6 +57,9 @@ def test_a_tcp_connection_shows_its_state_and_both_directions(server: Server, pa
         shown = to_port(page, 5002)
         expect(cell(shown, "tcp-state")).to_have_text("established")
         expect(cell(shown, "flags")).to_have_text("SAC")
+        cell(shown, "flags").hover()
+        expect(cell(shown, "flags")).to_have_attribute("title", re.compile("assured: stays when the table is full"))
+        page.mouse.move(0, 0)
         expect(cell(shown, "timeout")).to_have_text(re.compile(r"^23h59m\d+s$"))
         expect(cell(shown, "repl-bytes")).to_have_text(re.compile(r"^5\u202f\d{3}$"))
         # Read to the end: closing with data unread would be a reset.

@@ -11,6 +11,8 @@ from playwright.sync_api import Browser, Page, Route
 
 from ctweb.table.fields import FIELDS
 from ctweb.table.filter_language import Term, parse
+from ctweb.table.names import FLAGS
+from ctweb.table.properties import PROPERTIES, Kind
 
 HERE = Path(__file__).parent
 STATIC = HERE.parents[1] / "static"
@@ -248,6 +250,16 @@ def test_the_server_knows_all_that_is_offered(blank: Page) -> None:
         assert field["sign"] in (":", *known.operators), field
         for value, _ in field.get("values") or []:
             known.read(value)
+
+
+def test_every_property_can_be_a_column(blank: Page) -> None:
+    """Ports stand with their addresses, flags are letters in one column."""
+    names = run(blank, "columns", "return [...m.COLUMN.keys()];")
+    assert isinstance(names, list)
+    letters = run(blank, "flags", "return [...m.FLAGS.keys()];")
+    wanted = {name for name, one in PROPERTIES.items() if one.kind not in (Kind.FLAG, Kind.PORT)}
+    assert set(names) == wanted | {"flags"}
+    assert letters == [flag.letter for flag in FLAGS]
 
 
 @pytest.mark.parametrize(

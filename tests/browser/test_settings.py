@@ -52,7 +52,7 @@ def test_every_setting_is_there_with_its_meaning_and_default(server: Server, pag
     expect(dialog.get_by_label("tcp-established-timeout")).to_have_value("1h")
     expect(dialog.locator(".state")).to_contain_text("Tracking")
     expect(dialog.locator(".state")).to_contain_text("auto: ")
-    expect(dialog.locator(".interfaces")).to_contain_text("lan")
+    expect(dialog.locator(".interfaces li")).to_have_text(["lan tc"])
     most = int(in_force(server, "max-entries"))
     expect(dialog.locator(".state")).to_contain_text(f" of {most:_}".replace("_", "\u202f"))
 

@@ -180,3 +180,11 @@ def test_the_filters_in_the_manual_are_read_and_its_limits_are_true():
 def test_every_property_can_be_asked_for():
     assert set(PROPERTIES) <= set(FIELDS)
     assert all(field.takes for field in FIELDS.values())
+
+
+def test_who_asks_for_no_field_at_all_is_told_the_short_ones():
+    with pytest.raises(QueryError) as refused:
+        parse("qqq:1")
+    said = str(refused.value)
+    assert "expected one of id, proto, src, dst," in said
+    assert "orig-fasttrack-bytes" not in said
