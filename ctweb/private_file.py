@@ -2,9 +2,33 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 import tempfile
 from pathlib import Path
+
+
+def read(path: Path) -> bytes:
+    """What is in `path`, of which links are not followed, and nothing is waited for. Raises OSError.
+
+    The directory's owner is not root, who reads here too.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no plain file")
+        return file.read()
+
+
+def shown(path: Path) -> Path:
+    """How messages name it: within a directory that is reached by a descriptor, or by a link."""
+    return Path(os.path.realpath(path.parent), path.name)
+
+
+def why(error: Exception) -> str:
+    """Why a file could not be read or understood, for a message that names it."""
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def replace(path: Path, data: bytes) -> None:

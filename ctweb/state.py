@@ -6,7 +6,6 @@ They stand above the configuration file's.
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 
 import msgspec
@@ -29,13 +28,14 @@ def load(directory: Path, base: Tracking) -> tuple[Tracking, dict[str, str]]:
     A saved setting that is no longer valid is logged and left out. Raises StateError if the file cannot be used.
     """
     path = directory / FILE
-    shown = os.path.realpath(path)
+    shown = private_file.shown(path)
     try:
-        saved = msgspec.json.decode(path.read_bytes(), type=dict[str, str])
+        saved = msgspec.json.decode(private_file.read(path), type=dict[str, str])
     except FileNotFoundError:
         return base, {}
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise StateError(f"cannot use the saved settings in {shown}: {error}; mend or remove the file") from None
+        why = private_file.why(error)
+        raise StateError(f"cannot use the saved settings in {shown}: {why}; mend or remove the file") from None
     good: dict[str, str] = {}
     for name, value in saved.items():
         try:
@@ -54,6 +54,6 @@ def save(directory: Path, changes: dict[str, str]) -> None:
         private_file.replace(path, msgspec.json.format(msgspec.json.encode(changes)) + b"\n")
     except OSError as error:
         raise StateError(
-            f"cannot save the settings in {os.path.realpath(path)}: {error.strerror}; nothing was changed. "
+            f"cannot save the settings in {private_file.shown(path)}: {error.strerror}; nothing was changed. "
             "Is the state directory writable and the disk not full?"
         ) from None

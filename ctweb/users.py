@@ -48,18 +48,18 @@ class Users:
     def read(self) -> Mapping[str, User]:
         """The users by name. Raises StateError if the file cannot be used."""
         try:
-            state = self._path.stat()
+            state = self._path.lstat()
             stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
             seen, users = self._read
             if stamp != seen:
-                users = MappingProxyType(msgspec.json.decode(self._path.read_bytes(), type=dict[str, User]))
+                users = MappingProxyType(msgspec.json.decode(private_file.read(self._path), type=dict[str, User]))
                 self._read = stamp, users
             return users
         except FileNotFoundError:
             return _NOBODY
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            shown = os.path.realpath(self._path)
-            raise StateError(f"cannot use the users in {shown}: {error}; mend or remove the file") from None
+            shown, why = private_file.shown(self._path), private_file.why(error)
+            raise StateError(f"cannot use the users in {shown}: {why}; mend or remove the file") from None
 
     def now(self) -> Mapping[str, User]:
         """The same for a running instance: while the file cannot be used, nobody can sign in, and the log says why."""
@@ -100,7 +100,7 @@ class Users:
                 private_file.replace(self._path, msgspec.json.format(msgspec.json.encode(users)) + b"\n")
         except OSError as error:
             raise StateError(
-                f"cannot save the users in {os.path.realpath(self._path)}: {error.strerror}; nothing was changed"
+                f"cannot save the users in {private_file.shown(self._path)}: {error.strerror}; nothing was changed"
             ) from None
         finally:
             os.close(descriptor)

@@ -95,7 +95,7 @@ class Sessions:
     def _saved(self) -> dict[str, Session]:
         """Those from before the start. When they were used last is not known: that they were idle, nobody can tell."""
         try:
-            sessions = msgspec.json.decode(self._path.read_bytes(), type=dict[str, Session])
+            sessions = msgspec.json.decode(private_file.read(self._path), type=dict[str, Session])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:

@@ -198,6 +198,25 @@ def test_files_edited_to_nonsense_are_told_in_one_line(tmp_path, text):
     assert Sessions(tmp_path, Users(tmp_path)).find("x") is None
 
 
+@pytest.mark.parametrize("name", ["users.json", "tracking.json", "running.json", "sessions.json"])
+@pytest.mark.parametrize("kind", ["link", "pipe", "directory"])
+def test_what_is_no_file_in_the_state_directory_is_neither_followed_nor_waited_for(tmp_path, name, kind):
+    """The directory is the user ctweb's, and root's commands read there."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.write_text("{")
+    state = tmp_path / "state"
+    state.mkdir(mode=0o700)
+    {"link": lambda path: path.symlink_to(elsewhere), "pipe": os.mkfifo, "directory": os.mkdir}[kind](state / name)
+    words = {"users.json": ("user", "list"), "tracking.json": ("settings", "get"), "running.json": ("print",)}
+    if name in words:
+        done = command(*words[name], "--state-dir", state)
+        assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+        assert str(state / name) in done.stderr
+    else:
+        assert Sessions(state, Users(state)).find("x") is None
+    assert elsewhere.read_text() == "{"
+
+
 def test_a_name_that_was_written_by_hand_does_not_move_the_cursor(tmp_path):
     (tmp_path / "users.json").write_text('{"a\\u001b[2J":{"role":"full","hash":""}}')
     assert command("user", "list", "--state-dir", tmp_path).stdout == "'a\\x1b[2J' full\n"
