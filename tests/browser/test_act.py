@@ -250,6 +250,8 @@ def test_several_are_selected_with_a_finger(server: Server, browser: Browser) ->
         opened(page, "/?filter=dport:5661-5663&sort=dst-address")
         expect(to_port(page, 5663)).to_have_count(1)
         expect(box(to_port(page, 5661))).to_be_hidden()
+        first = to_port(page, 5661)
+        assert first.bounding_box()["x"] + 10 == cell(first, "protocol").locator("> *").bounding_box()["x"]
         finger = context.new_cdp_session(page)
         place = to_port(page, 5661).bounding_box()
         assert place is not None
