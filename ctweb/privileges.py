@@ -65,14 +65,15 @@ def account() -> Account | None:
     return Account(found.pw_uid, found.pw_gid)
 
 
-def out_of_reach(files: Iterable[Path], to: Account) -> Path | None:
-    """The first of these files, or of the directories above them, that this user may not read or enter."""
+def out_of_reach(files: Iterable[Path], to: Account, below: Path = Path("/")) -> Path | None:
+    """The first of these files, or of the directories from `below` to them, that this user may not read or enter."""
     for file in files:
         path = Path(os.path.realpath(file))
-        for each, wanted in ((path, 0o4), *((above, 0o1) for above in path.parents)):
+        above = [each for each in path.parents if each == below or below in each.parents]
+        for each, wanted in ((path, 0o5 if path.is_dir() else 0o4), *((each, 0o1) for each in above)):
             found = each.stat()
             shift = 6 if found.st_uid == to.uid else 3 if found.st_gid == to.gid else 0
-            if not found.st_mode >> shift & wanted:
+            if (found.st_mode >> shift & wanted) != wanted:
                 return each
     return None
 

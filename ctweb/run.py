@@ -16,7 +16,7 @@ import msgspec
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ctweb import first_user, instance, log, privileges, service
+from ctweb import first_user, instance, log, privileges, reach, service
 from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.config import Config, ConfigError, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
@@ -154,7 +154,7 @@ def _run(
     # Packets are counted from here on. What interfaces and rules may want later takes root to load: see privileges.py.
     datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
     stack.enter_context(rulebook.fasttrack.swapping(interfaces.replace))
-    _give_up_root(account, reread)
+    program = _give_up_root(account, reread)
     conntrack.start()
     interfaces.start()
     enabled.start(interfaces.set_attached)
@@ -175,6 +175,7 @@ def _run(
         auth,
         hosts=(config.listen.host, host),
         hooks=lambda: {report.interface: report.hook for report in interfaces.reports if report.hook},
+        static=program / STATIC.name,
     )
     metrics.add_to(
         app,
@@ -244,7 +245,7 @@ def _account() -> Account | None:
         )  # fmt: skip
         return None
     program = (Path(__file__), STATIC / "index.html", Path(msgspec.__file__))
-    if refused := privileges.out_of_reach(program, account):
+    if refused := reach.unreadable(program, account):
         logger.warning(
             "the user %s may not read %s, where this program lies, so it stays root; "
             "`make install` puts a copy where everybody may read it", privileges.USER, refused
@@ -253,18 +254,21 @@ def _account() -> Account | None:
     return account
 
 
-def _give_up_root(account: Account | None, reread: Callable[[], Config]) -> None:
-    """From here on there are one user's files and two capabilities. Raises PrivilegeError."""
+def _give_up_root(account: Account | None, reread: Callable[[], Config]) -> Path:
+    """From here on there are one user's files and two capabilities; where the program is. Raises PrivilegeError."""
     service.reach()
+    program = reach.PROGRAM if account is None else reach.keep_in_reach(account)
     privileges.drop(account)
-    # gunicorn gives its files to whoever it was imported by.
+    # gunicorn gives its files to whoever it was imported by, and asks for the directory that it was imported in.
     gunicorn.config.User.default, gunicorn.config.Group.default = os.geteuid(), os.getegid()
+    gunicorn.config.Chdir.default = "/"
     who = "root" if account is None else f"user {privileges.USER}"
     logger.info("running as %s with %s alone", who, " and ".join(privileges.KEPT))
     try:
         reread()
     except ConfigError as error:
         logger.warning("%s; a reload will not read it", error)
+    return program
 
 
 def _users(state_dir: Path) -> Users:

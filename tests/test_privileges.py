@@ -309,12 +309,17 @@ def test_without_its_user_it_stays_root_with_two_capabilities_and_says_so(run, t
     assert ctweb.end() == 0
 
 
-def test_where_its_user_may_not_read_the_program_it_stays_root_and_says_so(namespace, tmp_path):
-    """A clone in /root."""
-    (tmp_path / "clone").mkdir()
+@pytest.mark.parametrize("readable", [True, False], ids=["in a directory of root's", "closed itself"])
+def test_a_clone_that_its_user_does_not_get_to(namespace, tmp_path, readable):
+    """Such as one in /root: what is above it does not matter, what is closed itself is said, and it stays root."""
+    for name in ("clone", "upper", "work"):
+        (tmp_path / name).mkdir()
+    assert stat.S_IMODE(tmp_path.parents[1].stat().st_mode) == 0o700
     script = f"""
-        mount --bind {ROOT} {tmp_path}/clone
-        cd {tmp_path}/clone
+        cd {tmp_path}
+        mount -t overlay -o lowerdir={ROOT},upperdir=upper,workdir=work overlay clone
+        chmod {"755" if readable else "700"} clone
+        cd clone
         exec .venv/bin/python3 -c 'from ctweb.cli import main; main()' run --interface lo --state-dir {tmp_path}/state
     """
     log = tmp_path / "log"
@@ -322,8 +327,9 @@ def test_where_its_user_may_not_read_the_program_it_stays_root_and_says_so(names
         process = subprocess.Popen(["unshare", "--mount", "sh", "-ec", script], stderr=stderr)
     try:
         until(lambda: "open http://" in log.read_text() or process.poll() is not None)
-        assert f"may not read {tmp_path}" in log.read_text()
-        assert re.search(r"^Uid:\t0\s.*^CapEff:\t0000008000001000$",
+        assert (f"may not read {tmp_path}/clone" in log.read_text()) is not readable
+        uid = pwd.getpwnam("ctweb").pw_uid if readable else 0
+        assert re.search(rf"^Uid:\t{uid}\s.*^CapEff:\t0000008000001000$",
                          Path(f"/proc/{process.pid}/status").read_text(), re.M | re.S)
         for path in ("/", "/static/js/main.js", "/openapi.json"):
             connection = http.client.HTTPConnection(ADDRESS, timeout=30)

@@ -33,12 +33,14 @@ def create_app(
     *,
     hosts: Collection[str],
     hooks: Callable[[], Mapping[str, str]],
+    static: Path = STATIC,
 ) -> Flask:
     """The app that shows `source` to whom `auth` lets in.
 
     `hosts`: the names and addresses it listens on. `hooks`: the hook (xdp, tc) of each interface that is tracked now.
+    `static`: where the page's files are.
     """
-    app = Flask(__name__, static_folder=str(STATIC), static_url_path="/static")
+    app = Flask(__name__, static_folder=str(static), static_url_path="/static")
     app.json.sort_keys = False  # type: ignore[attr-defined]
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # no redirects
     guard.protect(app, hosts)
@@ -48,7 +50,7 @@ def create_app(
     export.add_to(app, source)
     history_page.add_to(app, source)
     settings_page.add_to(app, source, hooks)
-    sign_in.add_to(app, auth, STATIC)
+    sign_in.add_to(app, auth, static)
     live.add_to(app)
 
     @app.after_request
@@ -59,7 +61,7 @@ def create_app(
 
     @app.get("/")
     def index() -> Response:
-        return send_from_directory(STATIC, "index.html")
+        return send_from_directory(static, "index.html")
 
     @app.get("/page/services")
     def service_names() -> Response:
