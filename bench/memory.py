@@ -13,8 +13,7 @@ from pathlib import Path
 
 from bench.figure import Figure, Samples
 from bench.forward import LONG
-from bench.new_connections import nf_conntrack_max
-from bench.router import ROUTER, Packets, Router, router
+from bench.router import ROUTER, Packets, Router, nf_conntrack_max, router
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
 
 CONNECTIONS = 1_000_000

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
 from bench.figure import Figure, Samples
 from bench.forward import LONG
-from bench.router import SYN, TCP, UDP, Packets, Router, router
+from bench.router import SYN, TCP, UDP, Packets, Router, nf_conntrack_max, router
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
 from ctweb.datapath.maps import Batches
 
@@ -20,18 +18,6 @@ KINDS = {
     "UDP": Packets(UDP, fresh=True),
     "TCP SYN": Packets(TCP, flags=SYN, fresh=True),
 }
-MOST = Path("/proc/sys/net/netfilter/nf_conntrack_max")
-
-
-@contextmanager
-def nf_conntrack_max(most: int) -> Iterator[None]:
-    """How many connections nf_conntrack may have, each namespace for itself."""
-    before = MOST.read_text()
-    MOST.write_text(str(most))
-    try:
-        yield
-    finally:
-        MOST.write_text(before)
 
 
 def empty(datapath: Datapath) -> None:

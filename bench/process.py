@@ -19,6 +19,8 @@ from simple_websocket import Client, ConnectionClosed
 
 from bench.figure import Figure, Samples
 from bench.router import CLIENT, ROUTER, SERVER_ADDRESS, Packets, Router, router
+from ctweb import instance
+from ctweb.instance import InstanceError
 
 LARGE, FEW = 1_000_000, 10_000
 PORT = 8291
@@ -32,10 +34,11 @@ _CPUCLOCK_SCHED = 2  # of a process's clock id (include/linux/posix-timers.h): w
 class Ctweb:
     """One `ctweb run` in the router."""
 
-    def __init__(self, way: Router, process: subprocess.Popen[bytes], log: Path) -> None:
+    def __init__(self, way: Router, process: subprocess.Popen[bytes], place: Path) -> None:
         self._way = way
         self._process = process
-        self._log = log
+        self._log = place / "log"
+        self._state = place / "state"
 
     @property
     def cpu(self) -> float:
@@ -48,13 +51,18 @@ class Ctweb:
         status = Path(f"/proc/{self._process.pid}/status").read_text()
         return int(status.partition("VmRSS:")[2].split()[0]) * 1024 / MEGABYTE
 
+    @property
+    def _token(self) -> dict[str, str]:
+        """What this machine's own command line shows. Raises InstanceError."""
+        return {"Authorization": f"Bearer {instance.find(self._state).token}"}
+
     def get(self, path: str) -> Any:
-        """The JSON at a path. Raises OSError."""
+        """The JSON at a path. Raises OSError, InstanceError while it has not started."""
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=60)
         with self._way.inside(ROUTER):
             connection.connect()
         try:
-            connection.request("GET", path)
+            connection.request("GET", path, headers=self._token)
             return json.loads(connection.getresponse().read())
         finally:
             connection.close()
@@ -65,7 +73,7 @@ class Ctweb:
             try:
                 if self.get("/healthz")["sweep"]:
                     return
-            except OSError:
+            except (OSError, InstanceError):
                 pass
             time.sleep(0.02)
         raise RuntimeError(f"ctweb run ended with {self._process.returncode}: {self._log.read_text()}")
@@ -77,7 +85,7 @@ class Ctweb:
         Raises RuntimeError if it got none.
         """
         with self._way.inside(ROUTER):
-            client = Client(f"ws://127.0.0.1:{PORT}/live")
+            client = Client(f"ws://127.0.0.1:{PORT}/live", headers=self._token)
         client.send(json.dumps(VIEW))
 
         rows = 0
@@ -117,7 +125,7 @@ def started(way: Router, place: Path, **environment: str) -> Iterator[Ctweb]:
         finally:
             os.sched_setaffinity(0, affinity)
     try:
-        yield Ctweb(way, process, place / "log")
+        yield Ctweb(way, process, place)
     finally:
         process.terminate()
         process.wait()

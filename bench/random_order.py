@@ -111,7 +111,7 @@ def check(table: Any, packets: int) -> None:
 def figures(rounds: int, entries: int = ENTRIES) -> Iterator[Figure]:
     datapath = compile_datapath(BuildOptions(max_entries=entries))
     try:
-        datapath.apply(Tracking())
+        datapath.apply(Tracking(tcp_syn_sent_timeout=3_600_000, tcp_syn_received_timeout=3_600_000))
         with driven(entries) as (driver, programs, table):
             established(datapath, driver, entries)
             fill_floor(table, datapath)

@@ -43,6 +43,8 @@ _BURST = 64 * 1024  # packets in one go; then the machine is everybody's again f
 _PAUSE = 0.02
 _PRIORITY = 10
 MOST_LOST = 0.001
+NF_CONNTRACK_MAX = Path("/proc/sys/net/netfilter/nf_conntrack_max")
+NF_CONNTRACK_BUCKETS = Path("/proc/sys/net/netfilter/nf_conntrack_buckets")
 
 CT_STATE = """table inet bench {
 chain forward {
@@ -283,6 +285,30 @@ def real_time() -> Iterator[None]:
         yield
     finally:
         os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+
+
+@contextmanager
+def nf_conntrack_buckets(number: int) -> Iterator[None]:
+    """nf_conntrack's hash table with at least so many buckets: one for each connection, as it has by default."""
+    before = NF_CONNTRACK_BUCKETS.read_text()
+    if int(before) < number:
+        NF_CONNTRACK_BUCKETS.write_text(str(1 << (number - 1).bit_length()))
+    try:
+        yield
+    finally:
+        if int(before) < number:
+            NF_CONNTRACK_BUCKETS.write_text(before)
+
+
+@contextmanager
+def nf_conntrack_max(most: int) -> Iterator[None]:
+    """How many connections nf_conntrack may have, each namespace for itself."""
+    before = NF_CONNTRACK_MAX.read_text()
+    NF_CONNTRACK_MAX.write_text(str(most))
+    try:
+        yield
+    finally:
+        NF_CONNTRACK_MAX.write_text(before)
 
 
 def remove_stale() -> None:
