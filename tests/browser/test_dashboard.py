@@ -149,6 +149,7 @@ def test_the_width_of_a_column_is_dragged_and_kept(server: Server, page: Page) -
     page.mouse.up()
     assert heading.bounding_box()["width"] == before["width"] + 40
     page.reload()
+    expect(heading).to_be_visible()
     assert heading.bounding_box()["width"] == before["width"] + 40
 
 
