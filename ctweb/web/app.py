@@ -6,7 +6,6 @@ import logging
 import re
 import time
 from collections.abc import Callable, Collection, Mapping
-from importlib import metadata
 from pathlib import Path
 
 from flask import Flask, Response, jsonify, request, send_from_directory
@@ -14,6 +13,7 @@ from werkzeug.exceptions import HTTPException
 
 from ctweb.table.services import services
 from ctweb.tracker import TableSource
+from ctweb.version import VERSION
 from ctweb.web import export, guard, history_page, openapi, rest, settings_page, sign_in
 from ctweb.web.auth import Auth, caller
 from ctweb.web.live import Live
@@ -78,7 +78,7 @@ def create_app(
             return jsonify(status), 200 if fresh else 503
         answer = {
             **status,
-            "version": metadata.version("ctweb"),
+            "version": VERSION,
             "sweep": snapshot.seq,
             "sweep-age": None if age is None else round(age, 3),
             "sweep-seconds": round(snapshot.sweep_seconds, 6),

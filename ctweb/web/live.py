@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import metadata
 from typing import Annotated, Any
 
 import msgspec
@@ -34,6 +33,7 @@ from ctweb.table.query import QueryError, View, window
 from ctweb.table.rows import page_rows
 from ctweb.table.snapshot import Snapshot
 from ctweb.tracker import TableSource
+from ctweb.version import VERSION
 from ctweb.web import settings_page, websocket
 from ctweb.web.auth import caller
 
@@ -170,7 +170,7 @@ class Live:
             client.thread.join()
 
     def _talk(self, client: Any, still_valid: Callable[[], bool]) -> None:
-        hello = {"type": "hello", "version": metadata.version("ctweb"), "interval": 1.0}
+        hello = {"type": "hello", "version": VERSION, "interval": 1.0}
         client.send(msgspec.json.encode(hello).decode())
         asked: Asked | None = None
         answered = -1  # the snapshot last sent, as long as the view stays the same

@@ -10,7 +10,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from importlib import metadata
 from typing import Any
 
 from flask import Flask, Response, request
@@ -23,6 +22,7 @@ from ctweb.table.names import END_CAUSES, UNTRACKED_REASONS
 from ctweb.table.snapshot import Snapshot
 from ctweb.table.totals import busiest, connections
 from ctweb.tracker import TableSource
+from ctweb.version import VERSION
 
 # Counters that need another name or more words; others that stand alone are called by their own name.
 _TOTALS = {
@@ -98,7 +98,7 @@ class TableCollector(Collector):
         snapshot = table.snapshot
         yield _labelled(
             GaugeMetricFamily("ctweb_build_info", "The version that runs.", labels=("version",)),
-            {(metadata.version("ctweb"),): 1},
+            {(VERSION,): 1},
         )
         yield _labelled(
             GaugeMetricFamily(

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from functools import cache
 from http import HTTPStatus
-from importlib import metadata
 from typing import Any
 
 from flask import Flask, Response, jsonify
@@ -17,6 +16,7 @@ from ctweb.settings import READ_ONLY, SETTINGS, Setting
 from ctweb.table.fields import FIELDS
 from ctweb.table.properties import PROPERTIES, Kind, Property
 from ctweb.table.rows import REST_PROPERTIES
+from ctweb.version import VERSION
 from ctweb.web.rest_arguments import LOOKS, MISSING_ID
 from ctweb.web.rest_menus import IDENTITY, MENUS, RESOURCE, TRACKING, Menu
 from ctweb.web.rest_system import IDENTITY_NAMES, RESOURCE_NAMES
@@ -104,7 +104,7 @@ def document() -> dict[str, Any]:
         "openapi": "3.1.0",
         "info": {
             "title": "ctweb",
-            "version": metadata.version("ctweb"),
+            "version": VERSION,
             "description": "The connections of this machine, in the form of RouterOS's REST interface.",
         },
         "security": [{name: []} for name in _SIGN_INS],

@@ -9,12 +9,12 @@ import socket
 import threading
 import time
 from collections.abc import Mapping
-from importlib import metadata
 from pathlib import Path
 
 from ctweb.settings import format_time
 from ctweb.table import accounts
 from ctweb.table.names import UNTRACKED_REASONS
+from ctweb.version import VERSION
 
 LOAD_SECONDS = 1.0  # over which the load is measured at least
 
@@ -78,7 +78,7 @@ class Resource:
             "total-hdd-space": str(disk.total),
             "total-memory": _bytes(memory.get("MemTotal", "")),
             "uptime": format_time(int(float(_text("/proc/uptime").split()[0])) * 1000),
-            "version": metadata.version("ctweb"),
+            "version": VERSION,
         }
         return {name: value for name, value in found.items() if value}
 

@@ -140,6 +140,7 @@ def test_a_heading_is_dragged_to_another_place(server: Server, page: Page) -> No
 def test_the_width_of_a_column_is_dragged_and_kept(server: Server, page: Page) -> None:
     page.goto("/")
     heading = page.get_by_role("columnheader", name="State")
+    expect(heading).to_be_visible()
     before = heading.bounding_box()
     assert before is not None
     edge, middle = before["x"] + before["width"], before["y"] + before["height"] / 2

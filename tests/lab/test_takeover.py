@@ -85,7 +85,7 @@ class Talk:
     def check(self, ctweb: Tracked) -> dict[str, str]:
         """Its one row counts every packet there was."""
         each = self.rounds
-        return ctweb.counts(Count(each, each * BYTES, each, each * BYTES), src_port=str(self.port))
+        return ctweb.counts(Count(each, each * BYTES, each, each * BYTES), src_address=f"{IPV4.client}:{self.port}")
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -208,5 +208,5 @@ def test_what_was_pinned_in_a_namespace_that_is_gone_is_not_taken_for_ours(machi
     pins(router).rename(pins(client))
     other = Tracked(client, tmp_path / "client", "--keep")
     assert "took over" not in other.log.read_text()
-    assert not other.rows(src_port=str(talk.port))
+    assert not other.rows(src_address=f"{IPV4.client}:{talk.port}")
     assert client.run(CTWEB, "detach", *other.options) if other.end() == 0 else False
