@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def remove_stale() -> None:
     for name in netns.listnetns():
         pid = name.removeprefix(PREFIX).split("-")[0]
         if name.startswith(PREFIX) and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            netns.remove(name)
+            with suppress(OSError):  # another worker was first
+                netns.remove(name)
 
 
 @contextmanager

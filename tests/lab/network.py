@@ -13,7 +13,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,7 +40,8 @@ def remove_stale(prefix: str = PREFIX) -> None:
     for name in netns.listnetns():
         pid = name.removeprefix(prefix).split("-")[0]
         if name.startswith(prefix) and pid.isdigit() and not Path(f"/proc/{pid}").exists():
-            netns.remove(name)
+            with suppress(OSError):  # another worker was first
+                netns.remove(name)
 
 
 @dataclass
