@@ -5,10 +5,14 @@
 #ifndef CTWEB_FASTTRACK_H
 #define CTWEB_FASTTRACK_H
 
-/* What a connection's status must be for its packets to go fast. */
+/* What a connection's status must be for its packets to go fast, but for the stamp. */
+#define STATUS_PASSES (STATUS_SEEN_REPLY | STATUS_ASSURED | STATUS_CONFIRMED | STATUS_FASTTRACK)
+#define STATUS_STAMPS 0xffff0000U
+
+/* The rules in force. A packet may meet one field as it is and the other as it was: no connection is fasttracked by stamp 0, which
+ * stands between any two others, so nothing goes fast by a decision that was not in force a moment ago. */
 struct fasttrack {
-	u32 mask;
-	u32 wanted;
+	u64 stamp;		/* in the place that it has in conn.status; 0: of no rules */
 	u64 until;		/* datapath time: should user space fall silent, packets take the normal way from then on */
 };
 
@@ -28,21 +32,18 @@ _Static_assert(sizeof(struct rewrite) == 64, "struct rewrite: one cache line");
  * places out, and again once the connection is gone. Written by its runs of fasttrack_decide(), read by xdp_fasttrack. */
 BPF_TABLE("array", u32, struct rewrite, rewrites, SIZED_AT_START);
 
-enum { WORD_TRIES = 8 };
+/* Takes a decision back: the bit, and the stamp. */
+static __always_inline void undecide_fasttrack(struct conn *conn)
+{
+	__sync_fetch_and_and(conn_word(conn), ~STATUS_BIT(STATUS_FASTTRACK | STATUS_STAMPS));
+}
 
-/* Puts another decision in the place of the one before: the bit, and the stamp. */
+/* Puts another decision in the place of the one before. Packets change the rest of the word meanwhile; one that comes in between finds
+ * nothing decided, and takes the normal way. */
 static __always_inline void decide_fasttrack(struct conn *conn, u64 decision)
 {
-	u64 mask = STATUS_BIT(STATUS_FASTTRACK | 0xffff0000U), word = READ_ONCE(*conn_word(conn));
-
-	/* Packets change the rest of the word meanwhile. Who loses each time is decided at the next sweep. */
-	for (int i = 0; i < WORD_TRIES; i++) {
-		u64 seen = __sync_val_compare_and_swap(conn_word(conn), word, (word & ~mask) | decision);
-
-		if (seen == word)
-			break;
-		word = seen;
-	}
+	undecide_fasttrack(conn);
+	__sync_fetch_and_or(conn_word(conn), decision);
 }
 
 enum { FAST_ITEMS = 32 };

@@ -279,7 +279,8 @@ static __always_inline bool forward(struct xdp_md *xdp, struct conn *conn, struc
 	bool translated = word & STATUS_BIT(STATUS_SRCNAT | STATUS_DSTNAT);
 	u8 tick = now >> TICK_SHIFT;
 
-	if (!fast || (word & STATUS_BIT(fast->mask)) != STATUS_BIT(fast->wanted) || now >= fast->until || !is_for_us(xdp, quick))
+	if (!fast || (word & STATUS_BIT(STATUS_PASSES | STATUS_STAMPS)) != STATUS_BIT(STATUS_PASSES | fast->stamp) ||
+	    now >= fast->until || !is_for_us(xdp, quick))
 		return false;
 	/* Now and then one for the stack, so that its own entry lives on. Two CPUs at once may both send one. */
 	if ((u8)(tick - *by_stack(conn, direction)) >= STACK_TICKS) {
@@ -350,9 +351,11 @@ int fasttrack_decide(struct __sk_buff *skb)
 
 			if (!there || !(READ_ONCE(conn->status) & STATUS_ASSURED))
 				continue;
+			/* No packet reads it meanwhile: whose it was is gone, or it says the same; `fresh` leads here from now on. */
 			*there = rewrite;
 			conn->fresh = place;
 		}
+		/* Started anew meanwhile, it is answered and assured before a packet goes fast, and behind NAT its id is another. */
 		decide_fasttrack(conn, STATUS_BIT(item->decision));
 	}
 	return 0;

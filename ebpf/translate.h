@@ -195,7 +195,7 @@ static __always_inline void release(struct nat_item *item, u32 operation, u64 no
 		/* Its port may be another's at any moment: from here on the stack must see every packet. */
 		conn = living(&translation->tuple, now);
 		if (conn)
-			decide_fasttrack(conn, 0);
+			undecide_fasttrack(conn);
 	}
 	conn = living(&translation->tuple, now);
 	if (!conn) {

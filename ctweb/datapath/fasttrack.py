@@ -166,7 +166,7 @@ class FastTrack:
         if in_force != self._in_force:
             self._in_force = in_force
             self._stamp = 0
-            self._settings[self._settings.Key(0)] = self._settings.Leaf()  # whose time is over: nothing goes fast
+            self._settings[self._settings.Key(0)] = self._settings.Leaf()  # stamp 0: nothing goes fast
         if tuple(refusals) != self._refusals:
             self._refusals = tuple(refusals)
             for line in refusals:
@@ -174,12 +174,8 @@ class FastTrack:
 
     def _go_on(self) -> None:
         """Packets may go fast for some seconds more; for who holds the lock."""
-        bits = int(_PASSES) | Status.FASTTRACK
-        settings = self._settings.Leaf()
-        settings.mask = bits | (STAMPS - 1) << STAMP_SHIFT
-        settings.wanted = bits | self._stamp << STAMP_SHIFT
-        settings.until = self._datapath.clock.now() + SILENCE * 10**9
-        self._settings[self._settings.Key(0)] = settings
+        until = self._datapath.clock.now() + SILENCE * 10**9
+        self._settings[self._settings.Key(0)] = self._settings.Leaf(self._stamp << STAMP_SHIFT, until)
 
     def sweep(self, columns: Columns, standing: Standing | None) -> None:
         """Decide about connections that are established by now; F is shown for those decided by the rules in force.
