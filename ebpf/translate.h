@@ -72,10 +72,13 @@ static __always_inline void bring_home(const struct nat_item *item, struct conn 
 	moved = *stray;
 	/* Late packets may still be adding: as ever, each count is exchanged out once. What they add from here on, they move to
 	 * the totals themselves. */
-	moved.packets[0] = __sync_lock_test_and_set(&stray->packets[0], 0);
-	moved.packets[1] = __sync_lock_test_and_set(&stray->packets[1], 0);
-	moved.bytes[0] = __sync_lock_test_and_set(&stray->bytes[0], 0);
-	moved.bytes[1] = __sync_lock_test_and_set(&stray->bytes[1], 0);
+	for (int i = 0; i < 2; i++) {
+		moved.packets[i] = __sync_lock_test_and_set(&stray->packets[i], 0) +
+				   __sync_lock_test_and_set(&stray->fasttrack_packets[i], 0);
+		moved.bytes[i] = __sync_lock_test_and_set(&stray->bytes[i], 0) +
+				 __sync_lock_test_and_set(&stray->fasttrack_bytes[i], 0);
+		moved.fasttrack_packets[i] = moved.fasttrack_bytes[i] = 0;
+	}
 	swapped = conn ? conn->status & STATUS_SWAPPED : item->from_hi & 1;
 	if ((moved.status ^ item->flip ^ swapped) & STATUS_SWAPPED)
 		turn(&moved);
