@@ -53,7 +53,6 @@ class FastTrack:
     def __init__(self, datapath: Datapath) -> None:
         self._datapath = datapath
         self._flags = datapath.enums["fast_port_flags"]
-        self._at_once = datapath.enums[""]["FAST_ITEMS"]
         self._settings = datapath.table("fasttrack")
         self._free = list(range(datapath.options.entries["rewrites"]))  # places; this and the next of the sweep alone
         self._changing = threading.Lock()  # one change of rules at a time; held around everything else
@@ -67,6 +66,11 @@ class FastTrack:
         self._stamp = 0  # of what is in force; 0: the next sweep gives it one
         self._used = False  # there ever was a rule in force
         self._decider: TestRunner | None = None
+        key = datapath.key_dtype
+        rewrite = [("tuple", key), ("id", "u8"), ("flip", "u8"), ("pad", "u8")]
+        self._item = np.dtype([("tuple", key), ("rewrite", rewrite), ("decision", "u4"), ("place", "u4")])  # fast_item
+        at_once = datapath.enums[""]["FAST_ITEMS"]
+        self._request = np.dtype([("now", "u8"), ("items", "u8"), ("item", self._item, at_once)])
         self._rewritten: dict[int, int] = {}  # id of the connection -> place of its rewrite
         self._last_error = ""
         self._swap: Callable[[Mapping[str, int]], None] | None = None
@@ -198,7 +202,6 @@ class FastTrack:
             stamp = self._stamp
         stale = stamps != stamp if stamp else np.ones(len(columns), np.bool_)
         columns.status[stale] &= ~np.uint32(Status.FASTTRACK)
-        self._tidy(columns)
         rows = np.flatnonzero(stale & may_pass(columns)) if stamp else np.empty(0, np.intp)
         try:
             if len(rows):
@@ -228,7 +231,10 @@ class FastTrack:
         ready = np.ones(len(rows), np.bool_)
         ready[chosen & translated & (place < 0)] = False  # nf_conntrack tells soon
         behind_nat = np.flatnonzero(chosen & translated & ready)
-        ready[behind_nat[len(self._free) :]] = False  # until there is room
+        if len(behind_nat) > len(self._free):
+            self._tidy(columns)
+            placeless = behind_nat[~np.isin(some.id[behind_nat], self._with_place())]
+            ready[placeless[len(self._free) :]] = False  # until there is room
         asked = np.flatnonzero(chosen & ready & (translated | (some.protocol == TCP)))
         if len(asked) and conntrack_requests.follows_any():
             has = conntrack_liberal.make_liberal(some.take(asked))
@@ -260,31 +266,27 @@ class FastTrack:
             rewrite["tuple"][some] = standing.keys[place[some]]
             rewrite["flip"][some] = standing.leaves["flip"][place[some]]
             items["place"][some] = [self._place_of(int(id_)) for id_ in rewrite["id"][some]]
-        for start in range(0, len(items), self._at_once):
-            part = items[start : start + self._at_once]
-            request = np.zeros((), [("now", "u8"), ("items", "u8"), ("item", self._item, self._at_once)])
+        request = np.zeros((), self._request)
+        at_once = request["item"].size
+        for start in range(0, len(items), at_once):
+            part = items[start : start + at_once]
             request["now"], request["items"] = self._datapath.clock.now(), len(part)
             request["item"][: len(part)] = part
             self._decider.run(request.tobytes())
         columns.status[rows[chosen]] |= np.uint32(Status.FASTTRACK)
-
-    @property
-    def _item(self) -> np.dtype[np.void]:
-        """struct fast_item."""
-        key = self._datapath.key_dtype
-        rewrite = [("tuple", key), ("id", "u8"), ("flip", "u8"), ("pad", "u8")]
-        return np.dtype([("tuple", key), ("rewrite", rewrite), ("decision", "u4"), ("place", "u4")])
 
     def _place_of(self, connection: int) -> int:
         if connection not in self._rewritten:
             self._rewritten[connection] = self._free.pop()
         return self._rewritten[connection]
 
+    def _with_place(self) -> NDArray[np.uint64]:
+        """Ids of the connections that have a place."""
+        return np.fromiter(self._rewritten, np.uint64, len(self._rewritten))
+
     def _tidy(self, columns: Columns) -> None:
-        """Take back the places of connections that are gone."""
-        if not self._rewritten:
-            return
-        ids = np.fromiter(self._rewritten, np.uint64, len(self._rewritten))
+        """Take back the places of connections that are gone; 25 ms with a million connections."""
+        ids = self._with_place()
         for gone in ids[~np.isin(ids, columns.id)].tolist():
             self._free.append(self._rewritten.pop(gone))
 
