@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* What bench/forwarding.py measures a router with: where packets come from, where they end, and the least that forwards them. */
+/* What bench/fasttrack.py measures a router with: where packets come from, where they end, and the least that forwards them. */
 #include "wire.h"
 
 enum { FAMILY_INET = 2 };

@@ -7,8 +7,6 @@ import multiprocessing
 import os
 import re
 import socket
-import struct
-import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -17,13 +15,11 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-import numpy as np
 from flask import Flask
-from pyroute2 import netns
 
+from bench.conntrack_table import list_once, tracked_by_the_kernel
 from bench.figure import Figure, Samples
 from bench.sweep import filled
-from ctweb.datapath.ctnetlink import NETLINK_NETFILTER, NEW
 from ctweb.settings import Tracking
 from ctweb.tracker import Tracker
 from ctweb.web import rest, server
@@ -35,10 +31,6 @@ MOST_SECONDS_TO_FIRST = 1.0
 MOST_TIMES_CONNTRACK = 1.5
 MOST_MEGABYTES = 64.0
 
-_LARGEST_TABLE = Path("/proc/sys/net/netfilter/nf_conntrack_max")  # of all network namespaces
-_REQUEST_CREATE = 0x001 | 0x400  # NLM_F_REQUEST, NLM_F_CREATE
-_AT_ONCE = 500  # messages
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -49,11 +41,11 @@ class Answer:
     size: int
 
 
-# -- The served table: the datapath's own, without the rest of `ctweb run`.
-
-
 def _serve(pipe: Connection, entries: int) -> None:
-    """What the process of the server does until SIGTERM; the port goes into `pipe`."""
+    """What the process of the server does until SIGTERM; the port goes into `pipe`.
+
+    It serves the datapath's own table, without the rest of `ctweb run`.
+    """
     logging.getLogger("ctweb.tracker").setLevel(logging.CRITICAL)  # whose accounts lack what no packet brought here
     with tempfile.TemporaryDirectory() as state, filled(entries) as datapath:
         tracker = Tracker(datapath, Tracking(), Path(state))
@@ -133,96 +125,6 @@ def growth(pid: int, port: int) -> float:
     return max(0.0, resident(pid, "VmHWM") - before)
 
 
-# -- nf_conntrack, in a network namespace of its own.
-
-
-def _attribute(kind: int, *content: bytes) -> bytes:
-    data = b"".join(content)
-    return struct.pack("=HH", 4 + len(data), kind) + data + bytes(-len(data) % 4)
-
-
-def _nested(kind: int, *content: bytes) -> bytes:
-    return _attribute(kind | 1 << 15, *content)
-
-
-def _message(source: bytes, port: int) -> bytes:
-    """Make an entry like those of bench/sweep.py: established TCP, to one server."""
-
-    def ends(kind: int, *ends: tuple[bytes, int]) -> bytes:
-        (one, one_port), (other, other_port) = ends
-        return _nested(
-            kind,
-            _nested(1, _attribute(1, one), _attribute(2, other)),  # CTA_TUPLE_IP: CTA_IP_V4_SRC, _DST
-            _nested(  # CTA_TUPLE_PROTO: _NUM, _SRC_PORT, _DST_PORT
-                2, _attribute(1, b"\6"), _attribute(2, one_port.to_bytes(2, "big")),
-                _attribute(3, other_port.to_bytes(2, "big")),
-            ),
-        )  # fmt: skip
-
-    client, far = (source, port), (bytes([192, 168, 0, 1]), 443)
-    body = struct.pack("=BBH", socket.AF_INET, 0, 0)
-    body += ends(1, client, far) + ends(2, far, client)  # CTA_TUPLE_ORIG, _REPLY
-    body += _attribute(3, struct.pack(">I", 0b1110))  # CTA_STATUS: seen reply, assured, confirmed
-    body += _attribute(7, struct.pack(">I", 86_400))  # CTA_TIMEOUT, s
-    body += _nested(4, _nested(1, _attribute(1, b"\3")))  # CTA_PROTOINFO, _TCP, _STATE: established
-    return struct.pack("=IHHII", 16 + len(body), NEW, _REQUEST_CREATE, 0, 0) + body
-
-
-def _messages(entries: int) -> Iterator[bytes]:
-    """All of them, _AT_ONCE at a time."""
-    template = np.frombuffer(_message(bytes([9, 9, 9, 9]), 0x0909), np.uint8)
-    text = template.tobytes()
-    addresses = [found.start() for found in re.finditer(b"\t\t\t\t", text)]
-    ports = [found.start() for found in re.finditer(b"(?<!\t)\t\t(?!\t)", text)]
-    if (len(addresses), len(ports)) != (2, 2):
-        raise RuntimeError("the message has its addresses and ports elsewhere")
-    for start in range(0, entries, _AT_ONCE):
-        number = np.arange(start, min(start + _AT_ONCE, entries), dtype=np.uint32)
-        made = np.tile(template, (len(number), 1))
-        address = (0x0A000000 + (number >> 4)).astype(">u4").view(np.uint8).reshape(-1, 4)
-        port = (1024 + (number & 15)).astype(">u2").view(np.uint8).reshape(-1, 2)
-        for place in addresses:
-            made[:, place : place + 4] = address
-        for place in ports:
-            made[:, place : place + 2] = port
-        yield made.tobytes()
-
-
-@contextmanager
-def tracked_by_the_kernel(entries: int) -> Iterator[str]:
-    """The network namespace in which nf_conntrack has that many entries. Raises OSError, RuntimeError."""
-    name = f"bench-{os.getpid()}"
-    largest = _LARGEST_TABLE.read_text()
-    netns.create(name)
-    try:
-        netns.pushns(name)
-        try:
-            Path("/proc/sys/net/netfilter/nf_conntrack_acct").write_text("1")  # it then lists counters, as we do
-            netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-        finally:
-            netns.popns()
-        _LARGEST_TABLE.write_text(str(max(int(largest), 2 * entries)))
-        with netlink:
-            for messages in _messages(entries):
-                netlink.send(messages)
-        yield name
-    finally:
-        _LARGEST_TABLE.write_text(largest)
-        netns.remove(name)
-
-
-def listed(namespace: str) -> tuple[float, int]:
-    """Seconds that `conntrack -L -o extended` takes to its last byte, and the entries."""
-    command = ["ip", "netns", "exec", namespace, "conntrack", "-L", "-o", "extended"]
-    lines, buffer = 0, bytearray(1 << 20)
-    began = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as process:
-        assert process.stdout is not None
-        while count := os.readv(process.stdout.fileno(), [buffer]):
-            lines += buffer.count(b"\n", 0, count)
-    return time.perf_counter() - began, lines
-
-
 def measure(entries: int, rounds: int) -> tuple[list[Answer], list[Answer], list[float], list[float]]:
     """Answers with all properties and with four, seconds of conntrack, growth of the server in MB; turn by turn."""
     whole, four, seconds, grown = [], [], [], []
@@ -233,10 +135,7 @@ def measure(entries: int, rounds: int) -> tuple[list[Answer], list[Answer], list
         for _ in range(rounds):
             whole.append(get(port, PATH))
             four.append(get(port, PATH + FOUR))
-            took, lines = listed(namespace)
-            if lines != entries:
-                raise RuntimeError(f"{entries} entries, but conntrack lists {lines}")
-            seconds.append(took)
+            seconds.append(list_once(namespace, entries, "-o", "extended").seconds)
             grown.append(growth(pid, port))
     return whole, four, seconds, grown
 
