@@ -25,7 +25,7 @@ from bcc import BPF
 from pyroute2 import netns
 
 from bench.figure import Figure, Samples
-from ctweb.datapath.bpf import PROG_TEST_RUN, SYS_BPF, TestRunAttr, libc
+from bench.router import entered, run_live
 from ctweb.datapath.build import SOURCE, BuildOptions, compile_datapath
 from ctweb.datapath.conntrack import Conntrack
 from ctweb.datapath.fasttrack import FastTrack
@@ -42,23 +42,12 @@ CONNECTIONS = 10_000
 MAX_ENTRIES = 65_536
 MOST_OF_KERNEL, MOST_OF_BARE = 0.25, 1.4
 
-_LIVE_FRAMES, _AT_ONCE = 1 << 1, 64  # BPF_F_TEST_XDP_LIVE_FRAMES; frames of a batch
 _FIRST_PORT, _SERVER_PORT = 20_000, 9
 _CLIENT, _LAN, _WAN, _SERVER = "10.9.1.2", "10.9.1.1", "10.9.2.1", "10.9.2.2"
 _MACS = {name: f"02:00:00:00:00:0{number}" for number, name in enumerate(("client", "lan", "wan", "server"), 1)}
 _CONNTRACK = "table inet f {\n chain f { type filter hook forward priority 0\n ct state established accept\n }\n }"
 _NAT = 'table inet n {\n chain n { type nat hook postrouting priority srcnat\n oifname "wan" masquerade\n }\n }'
 _RULE = {"action": "fasttrack-connection", "connection-state": "established,related"}
-
-
-@contextmanager
-def inside(name: str) -> Iterator[None]:
-    """The calling thread is in this namespace."""
-    netns.pushns(name)
-    try:
-        yield
-    finally:
-        netns.popns()
 
 
 def run(namespace: str, *command: str, given: str = "") -> None:
@@ -118,7 +107,7 @@ class Lab:
 
     @contextmanager
     def attached(self, namespace: str, interface: str, program: str) -> Iterator[None]:
-        with inside(namespace):
+        with entered(namespace):
             link = BpfLink.create(self._programs[program], socket.if_nametoindex(interface), Hook.XDP)
         try:
             yield
@@ -140,27 +129,18 @@ class Lab:
         frame = _frame(addresses, macs, reply=reply)
         leaf = shape.Leaf(connections=CONNECTIONS, first=_FIRST_PORT, at=int(reply))
         ctypes.memmove(leaf.head, frame, 42)
-        with inside(namespace):
+        data = ctypes.create_string_buffer(frame, len(frame))
+        with entered(namespace):
             leaf.ifindex = socket.if_nametoindex("eth0")
             shape[shape.Key(0)] = leaf
             before = sum(arrived[arrived.Key(0)])
             softirqs, start = _cpu_time(self._softirqs), time.thread_time_ns()
-            _run_live(self._programs["xdp_generate"], frame, packets)
+            run_live(self._programs["xdp_generate"], data, packets)
             taken = time.thread_time_ns() - start + _cpu_time(self._softirqs) - softirqs
         came = sum(arrived[arrived.Key(0)]) - before
         if came != packets and not reply and packets > CONNECTIONS:
             raise RuntimeError(f"{packets} packets were sent, and {came} arrived")
         return taken / packets
-
-
-def _run_live(program: int, frame: bytes, packets: int) -> None:
-    source = ctypes.create_string_buffer(frame, len(frame))
-    attr = TestRunAttr(
-        prog_fd=program, data_in=ctypes.addressof(source), data_size_in=len(frame), repeat=packets, flags=_LIVE_FRAMES,
-        batch_size=_AT_ONCE,
-    )  # fmt: skip
-    if libc.syscall(SYS_BPF, PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
-        raise OSError(ctypes.get_errno(), "the kernel refuses a test run with live frames")
 
 
 def _frame(addresses: tuple[str, str], macs: tuple[str, str], *, reply: bool) -> bytes:
@@ -190,7 +170,7 @@ def _cpu_time(schedstat: Path) -> int:
 @contextmanager
 def fasttracked(lab: Lab, state: Path, replies_to: str) -> Iterator[None]:
     """ctweb on the router, all connections on the fast path. Raises RuntimeError if they do not get there."""
-    with ExitStack() as stack, inside(lab.at.router):
+    with ExitStack() as stack, entered(lab.at.router):
         datapath = compile_datapath(BuildOptions(max_entries=MAX_ENTRIES))
         stack.callback(datapath.close)
         tracker = Tracker(datapath, Tracking(udp_timeout=600_000), state)

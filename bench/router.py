@@ -133,8 +133,7 @@ class Router:
         cpu = max(os.sched_getaffinity(0)) if cpu is None else cpu
         self._shape(packets, cpu, number)
         spent = 0.0
-        frame = bytes(60)
-        data = ctypes.create_string_buffer(frame, len(frame))
+        data = ctypes.create_string_buffer(60)
         affinity = os.sched_getaffinity(0)
         with self.inside(SERVER if packets.from_server else CLIENT):
             os.sched_setaffinity(0, {cpu})
@@ -146,26 +145,13 @@ class Router:
                         together.wait()
                     with real_time():
                         before = time.thread_time_ns()
-                        self._burst(data, burst)
+                        run_live(self._generator, data, burst)
                         spent += (time.thread_time_ns() - before) / 1e9
                     left -= burst
                     time.sleep(_PAUSE)
             finally:
                 os.sched_setaffinity(0, affinity)
         return spent
-
-    def _burst(self, data: Any, packets: int) -> None:
-        attr = TestRunAttr(
-            prog_fd=self._generator,
-            data_in=ctypes.addressof(data),
-            data_size_in=60,
-            repeat=packets,
-            flags=_LIVE_FRAMES,
-            batch_size=_BATCH,
-        )
-        if libc.syscall(SYS_BPF, PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"sending test packets: {os.strerror(code)}")
 
     def cost(self, packets: Packets, number: int) -> float:
         """ns of CPU a packet. Raises RuntimeError if not (nearly) all have arrived."""
@@ -251,6 +237,17 @@ class Router:
         """Empty nf_conntrack's table."""
         with self.inside(ROUTER):
             run("conntrack", "-F")
+
+
+def run_live(program: int, frame: ctypes.Array[ctypes.c_char], packets: int) -> None:
+    """Run an XDP program on so many pages with this frame, which go where it says. Raises OSError."""
+    attr = TestRunAttr(
+        prog_fd=program, data_in=ctypes.addressof(frame), data_size_in=len(frame), repeat=packets, flags=_LIVE_FRAMES,
+        batch_size=_BATCH,
+    )  # fmt: skip
+    if libc.syscall(SYS_BPF, PROG_TEST_RUN, ctypes.byref(attr), ctypes.sizeof(attr)) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"sending test packets: {os.strerror(code)}")
 
 
 def check_arrivals(sent: int, came: int) -> None:
