@@ -231,14 +231,15 @@ class Tracker(TableSource):
         first = self._read_counters()
         now, unix = self._now(), time.time()
         columns = self._reader.read()
-        read = accounts.live(columns)
         until = self._now()
+        read = kept = accounts.live(columns)
         due = expiry.due(columns, before.now)
         if due.any():
             self._reap(columns, np.flatnonzero(due), before.now)
             columns = columns.compact(~due)
+            kept = accounts.live(columns)
         counters = self._read_counters()
-        counters |= self._account(first, read, accounts.live(columns), counters)
+        counters |= self._account(first, read, kept, counters)
         counters["failed-sweeps"] = self._failed_sweeps
         if self._conntrack is not None:
             counters |= self._conntrack.counters
