@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
@@ -29,6 +29,7 @@ from ctweb.datapath.attach import (
 )
 from ctweb.datapath.fast_ports import Hooked
 from ctweb.datapath.interfaces import Interface, Plan, check_names, plan, read
+from ctweb.datapath.map import Map
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +54,7 @@ class Interfaces:
     """The programs on all interfaces of this network namespace. Methods may be called from any thread.
 
     programs: descriptor by name, see `attach`.
-    seen_map: BCC's table of `interfaces` (ebpf/maps.h), of which this is the only writer.
+    seen_map: the map `interfaces` (ebpf/maps.h), of which this is the only writer.
     names: only these interfaces; empty: all that carry IP, at the lowest level.
     keep: leave the programs attached at `stop`. Needs a bpffs mounted at `bpffs`; mounting it is the caller's decision.
     tcx: False goes the way of kernels without tcx links.
@@ -65,7 +66,7 @@ class Interfaces:
     def __init__(
         self,
         programs: Mapping[str, int],
-        seen_map: Any,
+        seen_map: Map,
         *,
         hook: HookChoice = "auto",
         names: Sequence[str] = (),
@@ -290,9 +291,7 @@ class Interfaces:
         for index in self._seen - seen:
             del self._map[self._map.Key(index)]
         self._seen &= seen
-        with contextlib.suppress(
-            Exception
-        ):  # BCC raises no other class; what is missing then is trouble of its interface
+        with contextlib.suppress(OSError):  # what is missing then is trouble of its interface
             for index in sorted(seen - self._seen):
                 self._map[self._map.Key(index)] = self._map.Leaf(1)
                 self._seen.add(index)

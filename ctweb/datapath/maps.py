@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctweb.datapath.map import Map
 from ctweb.table.columns import Columns
 
 # Entries asked of the kernel at once. What they take (200 bytes each) stays in the processor's cache until it is
@@ -40,8 +41,8 @@ class Batches:
     No entry comes twice: it never changes its bucket, and the kernel copies a bucket under its lock.
     """
 
-    def __init__(self, table: Any, name: str) -> None:
-        """`table`: BCC's. `name`: what error messages call it."""
+    def __init__(self, table: Map, name: str) -> None:
+        """`name`: what error messages call it."""
         from bcc.libbcc import lib  # noqa: PLC0415  # the distribution's module: who only reads columns needs none
 
         self._lookup_batch = lib.bpf_lookup_batch
@@ -87,7 +88,7 @@ class Reader:
     its bucket was read.
     """
 
-    def __init__(self, connections: Any) -> None:
+    def __init__(self, connections: Map) -> None:
         self._batches = Batches(connections, "connection table")
         self._capacity = BATCH
 

@@ -55,7 +55,7 @@ def forget_all(table: Table) -> None:
 
 def expected(table: Table) -> list[tuple[str, int]]:
     """Every expectation: whom a connection is expected to reach, address in hex and port."""
-    found = (np.frombuffer(key, table.datapath.key_dtype)[0] for key in table.datapath.table("expectations").keys())  # noqa: SIM118
+    found = (np.frombuffer(key, table.datapath.key_dtype)[0] for key in table.datapath.table("expectations"))
     return sorted((key["hi_addr"].tobytes().hex(), int(key["hi_port"].byteswap())) for key in found)
 
 

@@ -114,8 +114,8 @@ class Table:
 
 
 def empty(table: Any) -> None:
-    """Delete every entry of a BCC hash table."""
-    keys = [bytes(key) for key in table.keys()]  # noqa: SIM118  # BCC's table is no dict
+    """Delete every entry of a hash map."""
+    keys = [bytes(key) for key in table]
     if keys:
         count = ctypes.c_uint32(len(keys))
         packed = b"".join(keys)
