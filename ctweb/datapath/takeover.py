@@ -98,14 +98,15 @@ def _carry_totals(totals: Map, layout: Layout, datapath: Datapath, over: NDArray
     cpus = totals[0]
     before, now = layout.enums["counter"], datapath.enums["counter"]
     sums = {
-        name: sum(cpu.counter[before[name]] for cpu in cpus)
-        for name in before.keys() & now.keys()
+        name: sum(cpu.counter[before[name]] for cpu in cpus) if name in before else 0
+        for name in now
         if name not in ("COUNTERS", "COUNT_UNTRACKED")
     }
-    packets, size = (over[name] + over[f"fasttrack_{name}"] for name in ("packets", "bytes"))
-    sums["COUNT_ENDED_PACKETS"] += int(packets.sum())
-    sums["COUNT_ENDED_BYTES"] += int(size.sum())
-    sums["COUNT_ENDED_REPLY_BYTES"] += int(size[:, 1].sum())
+    for name in {"packets", "fasttrack_packets"} & set(over.dtype.names or ()):
+        sums["COUNT_ENDED_PACKETS"] += int(over[name].sum())
+    for name in {"bytes", "fasttrack_bytes"} & set(over.dtype.names or ()):
+        sums["COUNT_ENDED_BYTES"] += int(over[name].sum())
+        sums["COUNT_ENDED_REPLY_BYTES"] += int(over[name][:, 1].sum())
     sums["COUNT_EARLY_DROP"] += len(over)
     to = datapath.counters.Leaf()
     for name, value in sums.items():

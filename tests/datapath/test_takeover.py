@@ -91,6 +91,21 @@ def test_counters_are_carried_over_by_name_when_their_numbers_differ(pins, caplo
     second.close()
 
 
+def test_a_counter_that_the_earlier_version_did_not_have_begins_at_zero(pins):
+    first = start(pins)
+    put(first, 5, packets=(3, 2), bytes=(300, 200))
+    packet(first, host=99)
+    told = first.read_counters()
+    fewer = {name: number for name, number in first.enums["counter"].items() if name != "COUNT_ENDED_REPLY_BYTES"}
+    enums = first.enums | {"counter": fewer}
+    first.close()
+    rename(pins, enums=enums)
+    second = start(pins)
+    assert second.read_counters() == told | {"COUNT_ENDED_REPLY_BYTES": 0}
+    assert len(ids(second)) == 6
+    second.close()
+
+
 def test_where_a_constant_means_something_else_the_connections_count_as_ended(pins, caplog):
     first = start(pins)
     put(first, 5, packets=(3, 2), bytes=(300, 200))
