@@ -45,10 +45,14 @@ table inet nat {
     ct helper sip-control {
         type "sip" protocol udp;
     }
+    ct helper ras-control {
+        type "RAS" protocol udp;
+    }
     chain helpers {
         type filter hook prerouting priority filter
         tcp dport { 21, 2121 } ct helper set "ftp-control"
         udp dport 5070 ct helper set "sip-control"
+        udp dport 5071 ct helper set "ras-control"
     }
 }
 """

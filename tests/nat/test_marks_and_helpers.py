@@ -69,11 +69,12 @@ def test_other_names_after_a_reload(lab: Lab):
     assert 'reloaded: marks: telephony=16, bulk data=4711\n' in lab.ctweb.log.read_text()
 
 
-def test_what_a_helper_of_nf_conntrack_watches_has_its_type(lab: Lab, ends: Ends):
-    """On a port that says nothing; here of a protocol that only nf_conntrack has a helper for."""
+@pytest.mark.parametrize(("port", "connection_type"), [(5070, "sip"), (5071, "h323")])
+def test_what_a_helper_of_nf_conntrack_watches_has_its_type(lab: Lab, ends: Ends, port: int, connection_type: str):
+    """On ports that say nothing; here of protocols that only nf_conntrack has helpers for."""
     with bound(lab, ends) as near:
-        row = send(lab, ends, near, 5070)
-        wait_for("the type", lambda: lab.ctweb.rows(connection_type="sip", uses_helper="true", **row))
+        row = send(lab, ends, near, port)
+        wait_for("the type", lambda: lab.ctweb.rows(connection_type=connection_type, uses_helper="true", **row))
 
 
 @pytest.mark.parametrize("port", [21, 2121])
