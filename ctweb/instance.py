@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from ctweb import private_file
+from ctweb.private_file import UnusableError
 
 RUNTIME = Path("/run/ctweb")
 
@@ -82,13 +83,13 @@ def find(state_dir: Path) -> Running:
     """The instance that runs on `state_dir`; after a crash it may be one that ran. Raises InstanceError."""
     path = state_dir / "running.json"
     try:
-        return msgspec.json.decode(private_file.read(path), type=Running)
+        return private_file.load(path, Running)
     except FileNotFoundError:
         raise InstanceError(
             f"ctweb is not running on the state directory {state_dir}; start it with `ctweb run`"
         ) from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        raise InstanceError(f"cannot read {path}: {private_file.why(error)}") from None
+    except UnusableError as error:
+        raise InstanceError(f"cannot read {path}: {error}") from None
 
 
 @contextmanager

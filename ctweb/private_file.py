@@ -7,13 +7,31 @@ import os
 import stat
 import tempfile
 from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
 
 
-def read(path: Path) -> bytes:
-    """What is in `path`, of which links are not followed, and nothing is waited for. Raises OSError.
+class UnusableError(Exception):
+    """A file that is there cannot be read, or what is in it not understood; the message says why, but not which."""
 
-    The directory's owner is not root, who reads here too.
-    """
+
+def load(path: Path, kind: type[T]) -> T:
+    """The JSON in `path`. Raises FileNotFoundError, or UnusableError."""
+    try:
+        return msgspec.json.decode(_read(path), type=kind)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UnusableError(error.strerror or str(error)) from None
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise UnusableError(str(error)) from None
+
+
+def _read(path: Path) -> bytes:
+    """Links are not followed, and nothing is waited for: the directory's owner is not root, who reads here too."""
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -24,11 +42,6 @@ def read(path: Path) -> bytes:
 def shown(path: Path) -> Path:
     """How messages name it: within a directory that is reached by a descriptor, or by a link."""
     return Path(os.path.realpath(path.parent), path.name)
-
-
-def why(error: Exception) -> str:
-    """Why a file could not be read or understood, for a message that names it."""
-    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)
 
 
 def replace(path: Path, data: bytes) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from ctweb import private_file
+from ctweb.private_file import UnusableError
 from ctweb.settings import SettingError, Tracking, parse_changes
 
 FILE = "tracking.json"
@@ -30,12 +31,11 @@ def load(directory: Path, base: Tracking) -> tuple[Tracking, dict[str, str]]:
     path = directory / FILE
     shown = private_file.shown(path)
     try:
-        saved = msgspec.json.decode(private_file.read(path), type=dict[str, str])
+        saved = private_file.load(path, dict[str, str])
     except FileNotFoundError:
         return base, {}
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-        why = private_file.why(error)
-        raise StateError(f"cannot use the saved settings in {shown}: {why}; mend or remove the file") from None
+    except UnusableError as error:
+        raise StateError(f"cannot use the saved settings in {shown}: {error}; mend or remove the file") from None
     good: dict[str, str] = {}
     for name, value in saved.items():
         try:

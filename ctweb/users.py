@@ -18,6 +18,7 @@ from typing import Literal
 import msgspec
 
 from ctweb import private_file
+from ctweb.private_file import UnusableError
 from ctweb.state import StateError
 
 FILE = "users.json"
@@ -52,13 +53,14 @@ class Users:
             stamp = (state.st_ino, state.st_mtime_ns, state.st_size)
             seen, users = self._read
             if stamp != seen:
-                users = MappingProxyType(msgspec.json.decode(private_file.read(self._path), type=dict[str, User]))
+                users = MappingProxyType(private_file.load(self._path, dict[str, User]))
                 self._read = stamp, users
             return users
         except FileNotFoundError:
             return _NOBODY
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            shown, why = private_file.shown(self._path), private_file.why(error)
+        except (OSError, UnusableError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            shown = private_file.shown(self._path)
             raise StateError(f"cannot use the users in {shown}: {why}; mend or remove the file") from None
 
     def now(self) -> Mapping[str, User]:

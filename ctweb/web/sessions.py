@@ -18,6 +18,7 @@ from pathlib import Path
 import msgspec
 
 from ctweb import private_file
+from ctweb.private_file import UnusableError
 from ctweb.users import User, Users
 
 FILE = "sessions.json"
@@ -95,11 +96,12 @@ class Sessions:
     def _saved(self) -> dict[str, Session]:
         """Those from before the start. When they were used last is not known: that they were idle, nobody can tell."""
         try:
-            sessions = msgspec.json.decode(private_file.read(self._path), type=dict[str, Session])
+            sessions = private_file.load(self._path, dict[str, Session])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            log.warning("everybody must sign in again: cannot use the sessions in %s: %s", self._path, error)
+        except UnusableError as error:
+            shown = private_file.shown(self._path)
+            log.warning("everybody must sign in again: cannot use the sessions in %s: %s", shown, error)
             return {}
         now = self._clock()
         for session in sessions.values():
@@ -110,8 +112,8 @@ class Sessions:
         try:
             private_file.replace(self._path, msgspec.json.encode(self._sessions))
         except OSError as error:
-            why = error.strerror
-            log.warning("cannot save the sessions in %s: %s; after a restart, sign in again", self._path, why)
+            shown, why = private_file.shown(self._path), error.strerror
+            log.warning("cannot save the sessions in %s: %s; after a restart, sign in again", shown, why)
 
 
 def _digest(token: str) -> str:
