@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
-from ctweb.privileges import USER
+from ctweb.privileges import HOW_TO_LET_READ
 from ctweb.rules import Rule, RuleError, parse_rules
 from ctweb.settings import LONGEST, MINUTE, SECOND, SettingError, Tracking, parse_changes, parse_time
 
@@ -158,7 +158,7 @@ class ConfigFile:
         except (OSError, ValueError) as error:
             why = str(error.strerror if isinstance(error, OSError) else error)
             if isinstance(error, PermissionError) and self._descriptor >= 0:  # it could be, by root
-                why += f"; let the group {USER} read it (chgrp, chmod g+r) and enter the directories above, or restart"
+                why += f"; {HOW_TO_LET_READ}"
             raise ConfigError(f"{self.path}: cannot be read: {why}") from None
         if len(text) > LARGEST_FILE:
             raise ConfigError(f"{self.path}: larger than {LARGEST_FILE} bytes, which is no configuration")

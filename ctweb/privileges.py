@@ -23,6 +23,7 @@ from pathlib import Path
 USER = "ctweb"
 KEPT = {"CAP_NET_ADMIN": 12, "CAP_BPF": 39}
 HOW_TO_MAKE_USER = f"useradd --system --user-group --home-dir /nonexistent --shell /usr/sbin/nologin {USER}"
+HOW_TO_LET_READ = f"let the group {USER} read it (chgrp, chmod g+r) and enter the directories above, or restart"
 
 # include/uapi/linux/prctl.h and capability.h
 _PR_SET_KEEPCAPS, _PR_CAPBSET_READ, _PR_CAPBSET_DROP, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 8, 23, 24, 38, 47

@@ -72,7 +72,7 @@ class Auth:
                 return error_body(403, "this takes the role full: the role read looks, but changes nothing")
             return None
 
-        app.register_error_handler(SlowDown, slow_down)
+        app.register_error_handler(SlowDown, _slow_down)
 
     def _caller(self, request: Request) -> Caller | None:
         """Who asks; None: nobody knows. What the Authorization header says goes before a cookie. Raises SlowDown."""
@@ -112,7 +112,7 @@ def cookie_name(request: Request) -> str:
     return f"__Host-{name}" if request.is_secure else name
 
 
-def slow_down(error: SlowDown) -> Response:
+def _slow_down(error: SlowDown) -> Response:
     """The refusal of one who has to wait."""
     answer, _ = error_body(429, f"too many failed sign-ins: try again in {error.seconds} s")
     answer.status_code = 429

@@ -201,7 +201,6 @@ class Live:
                 # Who changes views all the time gets at most half a processor.
                 time.sleep(max(GAP_SECONDS, time.monotonic() - began))
 
-
     def _answer(self, snapshot: Snapshot, asked: Asked) -> str:
         text = self._messages.rows(snapshot, asked.view, self._news(snapshot))
         if asked.watch:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ctweb.config import ConfigError, Tls
-from ctweb.privileges import USER
+from ctweb.privileges import HOW_TO_LET_READ
 
 log = logging.getLogger(__name__)
 
@@ -97,9 +97,8 @@ def _text(what: str, path: str) -> bytes:
     try:
         return Path(path).read_bytes()
     except OSError as error:
-        remedy = f"; let the group {USER} read it (chgrp, chmod g+r) and enter the directories above, or restart"
-        denied = isinstance(error, PermissionError)
-        raise TlsError(f"[tls] {what} {path}: cannot be read: {error.strerror}{remedy if denied else ''}") from error
+        remedy = f"; {HOW_TO_LET_READ}" if isinstance(error, PermissionError) else ""
+        raise TlsError(f"[tls] {what} {path}: cannot be read: {error.strerror}{remedy}") from error
 
 
 def _why(error: Exception) -> str:
