@@ -19,6 +19,7 @@ from ctweb.instance import InstanceError
 from ctweb.printing import Printer
 from ctweb.settings import as_routeros
 from ctweb.state import StateError
+from ctweb.table.filter_language import says_nothing
 from ctweb.user_commands import user
 
 FOLLOW_SECONDS = 1.0
@@ -107,7 +108,7 @@ def print_table(config: Config, filter_words: tuple[str, ...], as_json: bool, as
 def remove(config: Config, filter_words: tuple[str, ...], yes: bool) -> None:
     """Forget the connections that match FILTER; the next packet of one starts a new connection."""
     where = " ".join(filter_words).strip()
-    if not where.strip('"() '):
+    if says_nothing(where):
         raise Failure("remove takes a FILTER such as src:10.0.0.7; without one it would remove every connection")
     with failing_in_one_line(InstanceError, RefusedError):
         client = Client(config.state_dir)

@@ -36,6 +36,7 @@ _BARE_WORD = re.compile(r'[^\s()"]+')
 _QUOTED = re.compile(r'"((?:[^"\\]|\\["\\])*)"')
 _ESCAPED = re.compile(r"\\(.)")
 _ADDRESS_PART = re.compile(r"[0-9A-Fa-f:.\[\]]+")
+_NOTHING = re.compile(r'[\s"()]*')
 _KEYWORDS = ("or", "and", "not")
 
 
@@ -128,6 +129,14 @@ def parse(text: str) -> Node | None:
     if not parser.at_end():
         raise QueryError("filter", "expected a term, or the end: this ')' closes nothing", parser.position)
     return node
+
+
+def says_nothing(text: str) -> bool:
+    """Whether there are spaces, quotes and parentheses alone, such as a script makes of an empty variable.
+
+    As a filter it is everything: what removes must not take it.
+    """
+    return _NOTHING.fullmatch(text) is not None
 
 
 def to_text(node: Node | None) -> str:

@@ -13,6 +13,7 @@ from werkzeug.exceptions import UnsupportedMediaType
 
 from ctweb.table import query_words
 from ctweb.table.facts import Facts, Index
+from ctweb.table.filter_language import says_nothing
 from ctweb.table.query import QueryError, UnknownField, select
 from ctweb.table.query_words import Words
 from ctweb.web.rest_menus import ID, shown
@@ -24,7 +25,6 @@ PROPLIST = (".proplist", "_proplist")  # MikroTik's manual writes both
 LOOKS = ("detail", "show-ids", "stats", "terse", "value-list", "without-paging")
 """Arguments of RouterOS's print that say how a terminal shows rows; they change nothing here."""
 
-NOTHING = ' \t\r\n"()'  # a filter of these says nothing
 MISSING_ID = (
     'missing .id: remove takes ids such as "*1,*2" in .id, or a filter that is not empty in .query or where; '
     "nothing was removed"
@@ -97,8 +97,7 @@ def asked_by_remove(body: Body) -> Question:
         words=_words(body),
         ids=_ids(key, body[key]) if key in body else None,
     )
-    # A filter of quotes alone, such as a script makes of an empty variable, would be all of them.
-    if question.ids is None and not question.where.strip(NOTHING) and question.words is None:
+    if question.ids is None and says_nothing(question.where) and question.words is None:
         raise ParameterError(MISSING_ID)
     return question
 
