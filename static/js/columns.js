@@ -3,8 +3,8 @@
 /** @import { CellMaker } from "./cells.js" */
 /** @import { Row } from "./protocol.js" */
 import * as cells from "./cells.js";
-import { duration, roughBytes, splitEndpoint } from "./format.js";
-import { hostName, serviceName } from "./names.js";
+import { duration, roughBytes } from "./format.js";
+import { namesOf } from "./names.js";
 import { explainFlags } from "./flags.js";
 
 /**
@@ -57,8 +57,7 @@ const [replRate, replBytes, replPackets] = /** @type {[Column, Column, Column]} 
 
 /** An end by its numbers, and its names below. @param {Row} row @param {"src-address" | "dst-address"} end */
 function named(row, end) {
-  const [address, port] = splitEndpoint(row[end]);
-  return [row[end], [hostName(address), port && serviceName(row.protocol, port)].filter(Boolean).join(" ")].filter(Boolean).join("\n");
+  return [row[end], namesOf(row[end], row.protocol)].filter(Boolean).join("\n");
 }
 
 /** @type {readonly Column[]} */

@@ -3,9 +3,9 @@
 /** @import { Row } from "./protocol.js" */
 import { COLUMNS } from "./columns.js";
 import { FLAGS } from "./flags.js";
-import { clock, duration, grouped, rate, roughBytes, splitEndpoint } from "./format.js";
+import { clock, duration, grouped, rate, roughBytes } from "./format.js";
 import { make } from "./make.js";
-import { hostName, serviceName } from "./names.js";
+import { namesOf } from "./names.js";
 import { SAMPLES, Sparkline } from "./sparkline.js";
 
 const PROTOCOLS = /** @type {Record<string, string>} */ ({ tcp: "TCP", udp: "UDP", icmp: "ICMP", icmpv6: "ICMPv6", gre: "GRE", sctp: "SCTP", dccp: "DCCP", "udp-lite": "UDP-Lite" });
@@ -151,8 +151,7 @@ export class Detail {
 
   /** One end, with its names where those are wanted. @param {string} className @param {string} what @param {string} value @param {Row} row */
   #end(className, what, value, row) {
-    const [address, port] = splitEndpoint(value);
-    const names = [hostName(address), port && serviceName(row.protocol, port)].filter(Boolean).join(" ");
+    const names = namesOf(value, row.protocol);
     return make("p", className, make("small", "", what), value, ...(names ? [make("span", "names", names)] : []));
   }
 

@@ -1,5 +1,6 @@
 /** Names beside numbers, for who wants them: of hosts, which the server looks up while they are seen, and of services. */
 
+import { splitEndpoint } from "./format.js";
 import { Refusal, get } from "./server.js";
 
 const KEY = "ctweb.names";
@@ -19,6 +20,12 @@ export const hostName = (address) => (wanted.hosts && hosts.get(address)) || "";
 
 /** @param {string} protocol @param {string | number} port */
 export const serviceName = (protocol, port) => (wanted.services && services[`${protocol}/${port}`]) || "";
+
+/** The names of an end as a row has it, its host's and its service's. @param {string} end @param {string} protocol */
+export function namesOf(end, protocol) {
+  const [address, port] = splitEndpoint(end);
+  return [hostName(address), port && serviceName(protocol, port)].filter(Boolean).join(" ");
+}
 
 /** What came with the rows. @param {Record<string, string>} found */
 export function take(found) {
