@@ -10,8 +10,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,20 @@ def signed_in(state_dir: Path) -> dict[str, str]:
         return {}
 
 
+def exchange(
+    connection: http.client.HTTPConnection, method: str, path: str, body: object, headers: Mapping[str, str]
+) -> tuple[int, http.client.HTTPMessage, bytes]:
+    """Ask over this connection, which is closed then; status, headers and body. `body`: JSON unless it is bytes."""
+    sent = dict(headers)
+    if body is not None:
+        sent.setdefault("Content-Type", "application/json")
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    with closing(connection):
+        connection.request(method, path, data, sent)
+        response = connection.getresponse()
+        return response.status, response.headers, response.read()
+
+
 class Ctweb:
     """One `ctweb run`, and its answers."""
 
@@ -94,21 +108,10 @@ class Ctweb:
         self, method: str, path: str, body=None, *, anonymous: bool = False, **headers: str
     ) -> tuple[int, http.client.HTTPMessage, bytes]:
         """Status, headers and body of the answer. Signed in, unless `anonymous` or the headers say how."""
-        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
-        data = None
-        if body is not None:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            headers = {"Content-Type": "application/json"} | {k.replace("_", "-"): v for k, v in headers.items()}
-        else:
-            headers = {k.replace("_", "-"): v for k, v in headers.items()}
+        headers = {k.replace("_", "-"): v for k, v in headers.items()}
         if not anonymous and "Authorization" not in headers:
             headers |= signed_in(self.state_dir)
-        try:
-            connection.request(method, path, data, headers)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
-        finally:
-            connection.close()
+        return exchange(http.client.HTTPConnection("127.0.0.1", PORT, timeout=30), method, path, body, headers)
 
     def get(self, path: str, **headers: Any) -> tuple[int, object]:
         """The status and the decoded JSON of a GET."""

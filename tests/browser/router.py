@@ -13,12 +13,10 @@ from typing import Any
 
 from lab.network import IPV4, Namespace, wait_for
 from playwright.sync_api import Browser, BrowserContext
-from running import CTWEB, command, signed_in
+from running import ADDRESS, CTWEB, PORT, command, exchange, signed_in
 
-PORT = 8291
-URL = f"http://127.0.0.1:{PORT}"
+URL = f"http://{ADDRESS}"
 PASSWORDS = {"full": "full-of-might", "read": "look-but-touch-not"}  # by user, called as its role
-
 
 _ports = itertools.count(6000)
 
@@ -97,14 +95,8 @@ class Server:
         with self.router.entered():
             connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30)
             connection.connect()
-        try:
-            data = None if body is None else json.dumps(body)
-            headers = {"Content-Type": "application/json"} | signed_in(self._state_dir)
-            connection.request(method, path, data, headers)
-            response = connection.getresponse()
-            return response.status, json.loads(response.read())
-        finally:
-            connection.close()
+        status, _, answer = exchange(connection, method, path, body, signed_in(self._state_dir))
+        return status, json.loads(answer)
 
     def signed_in(self, browser: Browser, name: str = "full", **options: Any) -> BrowserContext:
         """A new context of the browser in which this user has signed in."""

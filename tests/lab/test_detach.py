@@ -9,10 +9,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import CTWEB
 
 from lab.hooks import hooks
 from lab.network import IPV4, Namespace, client_router_server, network, wait_for
-from lab.tracked import CTWEB, Tracked, refused
+from lab.tracked import Tracked, refused
 from lab.traffic import ping
 
 HELD = {"tc": {"tcx ingress", "tcx egress"}, "xdp": {"xdp", "tcx egress"}}

@@ -8,11 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from running import PORT
 from simple_websocket import Client
 
 from lab.hooks import hooks
 from lab.network import IPV4, Namespace, client_router_server, network, wait_for
-from lab.tracked import CONFIG, PORT, Tracked
+from lab.tracked import CONFIG, Tracked
 from lab.traffic import ping
 
 # No minutes of grace: whoever looks is forgotten after a second.

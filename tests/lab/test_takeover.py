@@ -13,10 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from running import CTWEB
 
 from lab.hooks import hooks
 from lab.network import IPV4, Namespace, client_router_server, network, wait_for
-from lab.tracked import CONFIG, CTWEB, Count, Tracked
+from lab.tracked import CONFIG, Count, Tracked
 
 BPFFS = Path("/sys/fs/bpf")
 PAYLOAD = 72

@@ -5,20 +5,17 @@ from __future__ import annotations
 import http.client
 import json
 import signal
-import socket
 import subprocess
-import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlencode
 
-from running import signed_in
+from running import CTWEB, PORT, exchange, signed_in
 
 from ctweb.table.names import UNTRACKED_REASONS
-from lab.network import Namespace, wait_for
+from lab.network import DEADLINE, Namespace, wait_for
 
-CTWEB = Path(sys.executable).with_name("ctweb")
-PORT = 8291
 # Nothing times out while a test looks: a busy machine may take its time.
 CONFIG = """[tracking]
 tcp-syn-sent-timeout = "10m"
@@ -53,7 +50,10 @@ class Count:
 class Tracked:
     """`ctweb run` in a namespace."""
 
-    def __init__(self, machine: Namespace, directory: Path, *arguments: str, config: str = CONFIG) -> None:
+    def __init__(
+        self, machine: Namespace, directory: Path, *arguments: str, config: str = CONFIG, by: Sequence[str] = ()
+    ) -> None:
+        """`by`: what runs the command, such as unshare."""
         self.machine = machine
         directory.mkdir(parents=True, exist_ok=True)
         self.options = ("--config", directory / "ctweb.toml", "--state-dir", directory / "state")
@@ -61,7 +61,7 @@ class Tracked:
         (directory / "ctweb.toml").write_text(config)
         listen = ("--listen", f"127.0.0.1:{PORT}")
         with self.log.open("ab") as log:
-            self.process = machine.start(CTWEB, "run", *self.options, *listen, *arguments, stderr=log)
+            self.process = machine.start(*by, CTWEB, "run", *self.options, *listen, *arguments, stderr=log)
         wait_for("ctweb answers", self._answers)
 
     def _answers(self) -> bool:
@@ -80,19 +80,19 @@ class Tracked:
         """The header that a request to it must have."""
         return signed_in(self.options[-1])
 
+    def ask(self, method: str, path: str, body: object = None) -> tuple[int, bytes]:
+        """The status and the body of the answer."""
+        connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=DEADLINE)
+        with self.machine.entered():
+            connection.connect()
+        status, _, answer = exchange(connection, method, path, body, self.signed_in())
+        return status, answer
+
     def get(self, path: str) -> object:
         """The JSON at a path; not 200 fails."""
-        connection = http.client.HTTPConnection("127.0.0.1", PORT)
-        connection.sock = self.machine.socket(socket.AF_INET, socket.SOCK_STREAM)
-        try:
-            connection.sock.connect(("127.0.0.1", PORT))
-            connection.request("GET", path, headers=self.signed_in())
-            response = connection.getresponse()
-            body = response.read()
-        finally:
-            connection.close()
-        assert response.status == 200, f"{path}: {response.status} {body!r}"
-        return json.loads(body)
+        status, answer = self.ask("GET", path)
+        assert status == 200, f"{path}: {status} {answer!r}"
+        return json.loads(answer)
 
     def rows(self, **properties: str) -> list[Row]:
         """The connections that have all of these properties, `_` for `-`, IPv4 and IPv6."""

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import socket
-from contextlib import closing
 
 from lab.network import Ends, wait_for
-from lab.tracked import PORT
 from lab.traffic import ping
 
 from nat.conftest import Lab
@@ -19,12 +16,7 @@ TREES = {4: "ip", 6: "ipv6"}
 def delete(lab: Lab, ends: Ends, identity: str) -> int:
     """The status of a DELETE of this connection."""
     tree = TREES[4 if ends.family == socket.AF_INET else 6]
-    with closing(http.client.HTTPConnection("127.0.0.1", PORT)) as connection:
-        connection.sock = lab.router.socket(socket.AF_INET, socket.SOCK_STREAM)
-        connection.sock.connect(("127.0.0.1", PORT))
-        path = f"/rest/{tree}/firewall/connection/{identity}"
-        connection.request("DELETE", path, headers=lab.ctweb.signed_in())
-        return connection.getresponse().status
+    return lab.ctweb.ask("DELETE", f"/rest/{tree}/firewall/connection/{identity}")[0]
 
 
 def sources(lab: Lab) -> list[str]:

@@ -6,9 +6,7 @@ through the router, and no kernel's TCP meddles.
 
 from __future__ import annotations
 
-import http.client
 import itertools
-import json
 import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from pathlib import Path
 
 from datapath.crafted import UDP, ethernet, ip, udp
 from lab.network import IPV4, IPV6, Ends, Namespace, client_router_server, network, wait_for
-from lab.tracked import CONFIG, PORT, Tracked
+from lab.tracked import CONFIG, Tracked
 from lab.traffic import watch_with_conntrack
 
 from parity.tables import Connection, of_ctweb, of_the_kernel, same, side_by_side
@@ -92,14 +90,8 @@ class Parity:
 
     def set(self, **tracking: str) -> None:
         """Change tracking settings, `_` for `-`."""
-        connection = http.client.HTTPConnection("127.0.0.1", PORT)
-        connection.sock = self.router.socket(socket.AF_INET, socket.SOCK_STREAM)
-        connection.sock.connect(("127.0.0.1", PORT))
-        body = json.dumps({name.replace("_", "-"): value for name, value in tracking.items()})
-        where = "/rest/ip/firewall/connection/tracking/set"
-        connection.request("POST", where, body, {"Content-Type": "application/json"} | self.ctweb.signed_in())
-        assert connection.getresponse().status == 200
-        connection.close()
+        body = {name.replace("_", "-"): value for name, value in tracking.items()}
+        assert self.ctweb.ask("POST", "/rest/ip/firewall/connection/tracking/set", body)[0] == 200
 
     def _wait_for_what_was_sent(self) -> None:
         """Each end sends a last datagram. Once ctweb shows both, it has seen all before them; so has nf_conntrack."""

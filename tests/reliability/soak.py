@@ -20,7 +20,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from lab.network import IPV4, IPV6, Ends, Namespace, client_router_server, network, wait_for
-from lab.tracked import PORT, Tracked
+from lab.tracked import Tracked
+from running import PORT
 
 from reliability.flood import NETWORK
 from reliability.flooded import exchange, mac_of, memory, python

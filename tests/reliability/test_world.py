@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import socket
 import subprocess
@@ -16,14 +15,16 @@ import pytest
 from entries import loaded, packet, put, reset
 from lab.hooks import hooks
 from lab.network import IPV4, Namespace, Network, address, client_router_server, network, wait_for
-from lab.tracked import CONFIG, CTWEB, PORT, Count, Tracked
+from lab.tracked import CONFIG, Count, Tracked
 from lab.traffic import ping, ping_count
+from running import CTWEB
 
 from ctweb.settings import Tracking
 from ctweb.tracker import Tracker
 
 ALWAYS = f'{CONFIG}enabled = "yes"\n'
 TRACKING = "/rest/ip/firewall/connection/tracking"
+CHANGE = {"udp-timeout": "42s"}
 
 
 @pytest.fixture
@@ -44,19 +45,6 @@ def ended_well(ctweb: Tracked) -> str:
     log = ctweb.log.read_text()
     assert "Traceback" not in log
     return log
-
-
-def asked(ctweb: Tracked, method: str, path: str, body: object = None) -> tuple[int, dict]:
-    """Status and answer."""
-    connection = http.client.HTTPConnection("127.0.0.1", PORT)
-    connection.sock = ctweb.machine.socket(socket.AF_INET, socket.SOCK_STREAM)
-    connection.sock.connect(("127.0.0.1", PORT))
-    try:
-        connection.request(method, path, json.dumps(body), {"Content-Type": "application/json"} | ctweb.signed_in())
-        response = connection.getresponse()
-        return response.status, json.loads(response.read())
-    finally:
-        connection.close()
 
 
 @contextmanager
@@ -132,47 +120,48 @@ def test_the_mtu_changes_under_traffic(machines, tmp_path, hook):
     ended_well(ctweb)
 
 
+@contextmanager
+def mounted(place: Path, size: str = "50%") -> Iterator[Path]:
+    """A file system of its own at `place`, for root alone. size: as tmpfs(5) takes it."""
+    place.mkdir(mode=0o700)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size},mode=700", "re-state", place], check=True)
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "-l", place], check=True)
+
+
 def test_the_state_directory_is_full(machines, tmp_path):
     _, router, _ = machines
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k,mode=700", "re-full", state], check=True)
-    try:
+    with mounted(tmp_path / "state", size="64k") as state:
         ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
         before = ctweb.get(TRACKING)
         filler = state / "filler"
         with pytest.raises(OSError, match="No space"):
             filler.write_bytes(bytes(1 << 17))
-        status, answer = asked(ctweb, "POST", TRACKING + "/set", {"udp-timeout": "42s"})
+        status, answer = ctweb.ask("POST", TRACKING + "/set", CHANGE)
         assert status >= 400
-        assert "No space left on device" in answer["detail"]
+        assert "No space left on device" in json.loads(answer)["detail"]
         assert ctweb.get(TRACKING) == before
         filler.unlink()
-        assert asked(ctweb, "POST", TRACKING + "/set", {"udp-timeout": "42s"})[0] == 200
+        assert ctweb.ask("POST", TRACKING + "/set", CHANGE)[0] == 200
         assert ctweb.get(TRACKING)["udp-timeout"] == "42s"
         ended_well(ctweb)
-    finally:
-        subprocess.run(["umount", "-l", state], check=True)
 
 
 def test_the_state_directory_becomes_read_only(machines, tmp_path):
     _, router, _ = machines
-    state = tmp_path / "state"
-    state.mkdir(mode=0o700)
-    subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=700", "re-readonly", state], check=True)
-    try:
+    with mounted(tmp_path / "state") as state:
         ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
         before = ctweb.get(TRACKING)
         subprocess.run(["chattr", "+i", state], check=True)  # a whole file system does not while it is in use
-        status, answer = asked(ctweb, "POST", TRACKING + "/set", {"udp-timeout": "42s"})
+        status, answer = ctweb.ask("POST", TRACKING + "/set", CHANGE)
         assert status >= 400
-        assert "nothing was changed. Is the state directory writable" in answer["detail"]
+        assert "nothing was changed. Is the state directory writable" in json.loads(answer)["detail"]
         assert ctweb.get(TRACKING) == before
         subprocess.run(["chattr", "-i", state], check=True)
-        assert asked(ctweb, "POST", TRACKING + "/set", {"udp-timeout": "42s"})[0] == 200
+        assert ctweb.ask("POST", TRACKING + "/set", CHANGE)[0] == 200
         ended_well(ctweb)
-    finally:
-        subprocess.run(["umount", "-l", state], check=True)
 
 
 def test_without_a_bpf_file_system_it_tracks_and_only_keep_is_refused(machines, tmp_path):
@@ -184,9 +173,7 @@ def test_without_a_bpf_file_system_it_tracks_and_only_keep_is_refused(machines, 
     )
     assert kept.returncode == 2
     assert "mount -t bpf bpf /sys/fs/bpf" in kept.stderr.splitlines()[-1]
-    start = router.start
-    router.start = lambda *given, **options: start(*hidden, *given, **options)  # type: ignore[method-assign]
-    ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+    ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS, by=hidden)
     counted(ctweb, client, IPV4.server, 5)
     ended_well(ctweb)
 
@@ -229,10 +216,8 @@ def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(machine
     it gives no entry; those that are there go on, and with room again new ones come."""
     client, router, _ = machines
     with memory_group(f"re-{tmp_path.parent.name}-{tmp_path.name}") as (members, limit, usage):
-        start = router.start
         enter = ("sh", "-c", f'echo $$ > {members} && exec "$@"', "sh")
-        router.start = lambda *given, **options: start(*enter, *given, **options)  # type: ignore[method-assign]
-        ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+        ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS, by=enter)
         counted(ctweb, client, IPV4.server, 5)
         # The program itself goes elsewhere, lest it be killed for the memory of its own.
         (members.parents[1] / "cgroup.procs").write_text(str(ctweb.process.pid))

@@ -9,7 +9,7 @@ import socket
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from running import ADDRESS, PORT, Ctweb, command
+from running import ADDRESS, PORT, Ctweb, command, exchange
 
 COOKIE = f"ctweb-{PORT}"
 PASSWORDS = {"boss": "correct horse battery", "guest": "only looking"}
@@ -56,17 +56,8 @@ class Page:
             sent["Cookie"] = f"{COOKIE}={self.token}"
         if self.csrf and csrf:
             sent["X-CSRF-Token"] = self.csrf
-        data = None
-        if body is not None:
-            data = body if isinstance(body, bytes) else json.dumps(body).encode()
-            sent.setdefault("Content-Type", "application/json")
         connection = http.client.HTTPConnection("127.0.0.1", PORT, timeout=30, source_address=(self.source, 0))
-        try:
-            connection.request(method, path, data, sent)
-            response = connection.getresponse()
-            return response.status, response.headers, response.read()
-        finally:
-            connection.close()
+        return exchange(connection, method, path, body, sent)
 
     def status(self, method: str, path: str, body: object = None, **options: object) -> int:
         return self.ask(method, path, body, **options)[0]  # type: ignore[arg-type]

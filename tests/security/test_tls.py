@@ -15,13 +15,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from running import PORT, Ctweb, command, new_namespace, runner, signed_in, until
+from running import PORT, Ctweb, command, exchange, new_namespace, runner, signed_in, until
 from simple_websocket import Client
 
 from ctweb.instance import InstanceError, find
-from security.people import PASSWORDS, basic, settle
+from security.people import IDENTITY, PASSWORDS, TRACKING, basic, head, settle
 
-IDENTITY = "/rest/system/identity"
 TRUSTING = ssl.create_default_context()
 TRUSTING.check_hostname = False
 TRUSTING.verify_mode = ssl.CERT_NONE
@@ -76,14 +75,7 @@ def answering(ctweb: Ctweb) -> Ctweb:
 
 def ask(ctweb: Ctweb, path: str, method: str = "GET", body: object = None, **headers: str):
     connection = http.client.HTTPSConnection("127.0.0.1", PORT, timeout=30, context=TRUSTING)
-    data = None if body is None else json.dumps(body)
-    headers = {"Content-Type": "application/json"} | signed_in(ctweb.state_dir) | headers
-    try:
-        connection.request(method, path, data, headers)
-        response = connection.getresponse()
-        return response.status, response.headers, response.read()
-    finally:
-        connection.close()
+    return exchange(connection, method, path, body, signed_in(ctweb.state_dir) | headers)
 
 
 def subject() -> bytes:
@@ -111,15 +103,12 @@ def test_the_cookie_is_for_https_alone(secure: Ctweb):
     cookie, *attributes = headers["Set-Cookie"].split("; ")
     assert cookie.startswith(f"__Host-ctweb-{PORT}=")
     assert {"Secure", "HttpOnly", "SameSite=Strict", "Path=/"} <= set(attributes)
-    own = {"Cookie": cookie, "Authorization": ""}
     connection = http.client.HTTPSConnection("127.0.0.1", PORT, timeout=30, context=TRUSTING)
-    connection.request("GET", IDENTITY, headers={"Cookie": own["Cookie"]})
-    assert connection.getresponse().status == 200
-    connection.close()
+    assert exchange(connection, "GET", IDENTITY, None, {"Cookie": cookie})[0] == 200
 
 
 def test_a_page_of_plain_http_is_another_origin(secure: Ctweb):
-    path = "/rest/ip/firewall/connection/tracking/set"
+    path = TRACKING + "/set"
     assert ask(secure, path, "POST", {"udp-timeout": "10s"}, Origin=f"http://127.0.0.1:{PORT}")[0] == 403
     assert ask(secure, path, "POST", {"udp-timeout": "10s"}, Origin=f"https://127.0.0.1:{PORT}")[0] == 200
 
@@ -189,12 +178,9 @@ def test_who_stalls_is_let_go(secure: Ctweb, stall: Callable[[], socket.socket])
 def test_a_websocket_that_never_reads_is_let_go(secure: Ctweb):
     sock = connected()
     key = base64.b64encode(os.urandom(16)).decode()
-    head = {
-        "Host": f"127.0.0.1:{PORT}", "Upgrade": "websocket", "Connection": "Upgrade",
-        "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": key, **signed_in(secure.state_dir),
-    }  # fmt: skip
-    lines = ["GET /live HTTP/1.1", *(f"{name}: {value}" for name, value in head.items()), "", ""]
-    sock.sendall("\r\n".join(lines).encode())
+    sock.sendall(head("GET", "/live", signed_in(secure.state_dir) | {
+        "Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": key,
+    }))  # fmt: skip
     assert sock.recv(12) == b"HTTP/1.1 101"
     view = json.dumps({"type": "view", "limit": 500}).encode()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
