@@ -6,10 +6,10 @@ import os
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from dns_server import serving
+from running import until
 
 from ctweb.host_names import KEPT, THREADS, WAITING, HostNames
 from ctweb.table.services import MOST, parsed, services
@@ -37,13 +37,6 @@ def alone(part: str, folder: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-
-
-def until(condition) -> None:
-    deadline = time.monotonic() + 30
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def listening() -> socket.socket:

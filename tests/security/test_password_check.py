@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 
 import pytest
+from argon2 import PasswordHasher, extract_parameters
 
 from ctweb import passwords
 from ctweb.users import User, Users
@@ -134,6 +135,23 @@ def test_few_wait_at_once_and_one_address_does_not_take_all_their_places(users, 
     for thread in threads:
         thread.join(30)
     assert sorted(outcomes) == ["looked at"] * password_check.WAITING + ["sent away"] * 2
+
+
+def test_unknown_names_take_as_long_as_wrong_passwords(users, monkeypatch):
+    """What takes the time is the same: a hash of the same cost is worked out, once."""
+    costs = []
+    verify = PasswordHasher.verify
+
+    def watched(hasher: PasswordHasher, hash: str, password: str) -> bool:
+        costs.append(extract_parameters(hash))
+        return verify(hasher, hash, password)
+
+    monkeypatch.setattr(PasswordHasher, "verify", watched)
+    check = PasswordCheck(users)
+    assert check.user("boss", "wrong", "10.0.0.1") is None
+    assert check.user("nobody-of-that-name", "wrong", "10.0.0.2") is None
+    assert len(costs) == 2
+    assert costs[0] == costs[1]
 
 
 def test_a_password_that_no_hash_is_made_of_is_just_wrong(users):
