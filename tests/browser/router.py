@@ -7,6 +7,8 @@ import itertools
 import json
 import socket
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,20 @@ class Server:
         status, answer = self.ask("POST", "/rest/ip/firewall/connection/remove", {"where": where})
         assert status == 200, answer
         return int(answer["ret"])
+
+    @contextmanager
+    def tcp(self, port: int) -> Iterator[tuple[socket.socket, socket.socket]]:
+        """An established connection from the client to a port of the server: the client's end, and the server's."""
+        with (
+            self.server.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
+            self.client.socket(socket.AF_INET, socket.SOCK_STREAM) as near,
+        ):
+            listener.bind((IPV4.server, port))
+            listener.listen()
+            near.connect((IPV4.server, port))
+            far, _ = listener.accept()
+            with far:
+                yield near, far
 
     def udp(self, port: int | None = None) -> Sender:
         """A new connection from the client to a port of the server, by default one that no test has used yet."""

@@ -195,14 +195,8 @@ def test_the_panel_draws_the_way_through_nat_and_tells_the_states_seen(server: S
     server.router.run("nft", "add rule ip panel out oifname wan masquerade")
     try:
         page.goto("/?filter=dport:5141")
-        with (
-            server.server.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
-            server.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
-        ):
-            listener.bind((IPV4.server, 5141))
-            listener.listen()
-            client.connect((IPV4.server, 5141))
-            accepted, (translated, port) = listener.accept()
+        with server.tcp(5141) as (client, accepted):
+            translated, port = accepted.getpeername()
             assert translated != IPV4.client
             cell(to_port(page, 5141), "timeout").click()
             panel = page.locator("#detail")

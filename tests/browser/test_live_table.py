@@ -45,14 +45,7 @@ def test_a_connection_appears_counts_and_goes(server: Server, page: Page) -> Non
 
 def test_a_tcp_connection_shows_its_state_and_both_directions(server: Server, page: Page) -> None:
     page.goto("/?filter=dport:5002")
-    with (
-        server.server.socket(socket.AF_INET, socket.SOCK_STREAM) as listener,
-        server.client.socket(socket.AF_INET, socket.SOCK_STREAM) as client,
-    ):
-        listener.bind((IPV4.server, 5002))
-        listener.listen()
-        client.connect((IPV4.server, 5002))
-        accepted, _ = listener.accept()
+    with server.tcp(5002) as (client, accepted):
         accepted.sendall(b"y" * 5000)
         shown = to_port(page, 5002)
         expect(cell(shown, "tcp-state")).to_have_text("established")
