@@ -7,10 +7,11 @@ import itertools
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -155,6 +156,19 @@ def command(
     """Run another ctweb command to its end. `before`: words that start it, such as setpriv's."""
     words = [*before, CTWEB, *arguments]
     return subprocess.run(words, capture_output=True, text=True, timeout=60, check=False, **options)
+
+
+def drip(sockets: Iterable[socket.socket]) -> None:
+    """Send a byte twice a second on each of them, until the server has hung up on all."""
+    left = list(sockets)
+    while left:
+        for sock in list(left):
+            try:
+                sock.sendall(b"x")
+            except OSError:
+                left.remove(sock)
+                sock.close()
+        time.sleep(0.5)
 
 
 def until(condition: Callable[[], object]) -> None:

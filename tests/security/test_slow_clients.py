@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
-from running import PORT, Ctweb, signed_in
+from running import PORT, Ctweb, drip, signed_in
 
 from ctweb.web import server
 from security.people import IDENTITY, TRACKING, head
@@ -25,12 +24,5 @@ def test_slow_heads_and_bodies(ctweb: Ctweb):
         sock = socket.create_connection(("127.0.0.1", PORT), timeout=60)
         sock.sendall(body + b'{"' if number % 2 else head("GET", "/healthz", {})[:-2])
         slow.append(sock)
-    while slow:
-        for sock in list(slow):
-            try:
-                sock.sendall(b"x")
-            except OSError:
-                slow.remove(sock)
-                sock.close()
-        time.sleep(0.5)
+    drip(slow)
     assert ctweb.get(IDENTITY)[0] == 200

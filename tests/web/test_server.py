@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import socket
-import time
 
 import pytest
-from running import ADDRESS, PORT, Ctweb, signed_in
+from running import ADDRESS, PORT, Ctweb, drip, signed_in
 
 from ctweb.web import server
 
@@ -31,14 +30,7 @@ def test_request_heads_that_drip_do_not_hold_all_threads(ctweb: Ctweb):
     dripping = [connect() for _ in range(server.THREADS)]
     for sock in dripping:
         sock.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
-    open_ones = list(dripping)
-    while open_ones:
-        for sock in list(open_ones):
-            try:
-                sock.sendall(b"x")
-            except OSError:
-                open_ones.remove(sock)
-        time.sleep(0.5)
+    drip(dripping)
     assert ctweb.get("/healthz")[0] == 200
 
 
