@@ -7,6 +7,7 @@ grow, and at the end every packet must be accounted for.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import socket
 import statistics
@@ -49,7 +50,8 @@ class Sample:
 class Soak:
     samples: list[Sample] = field(default_factory=list)
     real: int = 0  # connections with answers
-    entered: int = 0  # rounds of the crowd
+    rounds: int = 0
+    entered: int = 0  # websockets of the crowd that were let in
 
     def grown(self) -> dict[str, int]:
         """By how much the last third holds more than what came after the first rounds, in the middle of each."""
@@ -129,18 +131,19 @@ def soak(seconds: float, directory: Path, round_seconds: float = ROUND, *, tell:
         flood = python(client, "reliability.flood", "eth0", mac_of(router, "lan"), seconds, RATE)
         while (passed := time.monotonic() - began) < seconds:
             stay = min(round_seconds / 2, seconds - passed)
-            crowd = python(router, "reliability.crowd", PORT, stay, CROWD, ctweb.options[-1], stdout=subprocess.DEVNULL)
+            crowd = python(router, "reliability.crowd", PORT, stay, CROWD, ctweb.options[-1], stdout=subprocess.PIPE)
             while crowd.poll() is None:
                 ctweb.get("/healthz")
                 ctweb.rows(src_port=str(crowd.pid % 60_000))
                 time.sleep(0.5)
             router.processes.remove(crowd)
-            story.entered += 1
+            story.rounds += 1
+            story.entered += sum(json.loads(crowd.communicate()[0]).values())
             wait_for("the crowd has left", lambda: ctweb.get("/healthz")["counters"]["websockets"] == 0)  # type: ignore[index]
             story.samples.append(held(ctweb, began))
             if tell:
                 print(story.samples[-1], flush=True)
-            time.sleep(max(0.0, round_seconds * story.entered - (time.monotonic() - began)))
+            time.sleep(max(0.0, round_seconds * story.rounds - (time.monotonic() - began)))
         flood.wait()
         assert all(one.is_alive() for one in talkers), "a real connection did not come up"
         for one in talkers:
@@ -169,8 +172,8 @@ def main() -> int:
     wrong = check(story)
     print(
         f"{options.minutes:g} minutes: {last.created:,} connections, {story.real:,} of them with answers, "
-        f"{story.entered} times {CROWD} clients; growth after the first rounds {story.grown()}; "
-        f"the accounts are even; {'; '.join(wrong) or 'nothing grew'}"
+        f"{story.rounds} times {CROWD} clients, let in {story.entered:,} times; "
+        f"growth after the first rounds {story.grown()}; the accounts are even; {'; '.join(wrong) or 'nothing grew'}"
     )
     return bool(wrong)
 

@@ -17,6 +17,7 @@ from simple_websocket import Client, ConnectionClosed
 
 from ctweb.web.live import CLIENTS
 from ctweb.web.server import THREADS
+from reliability.flooded import memory
 
 TESTS = Path(__file__).parents[1]
 CROWD, SECONDS, HONEST = 200, 10, 5
@@ -50,9 +51,8 @@ class Honest:
 
 def used(ctweb: Ctweb) -> tuple[int, int, int]:
     """Threads, descriptors and resident MiB."""
-    status = Path(f"/proc/{ctweb.process.pid}/status").read_text()
-    words = {line.split(":")[0]: line.split(":")[1].split() for line in status.splitlines()}
-    return int(words["Threads"][0]), len(os.listdir(f"/proc/{ctweb.process.pid}/fd")), int(words["VmRSS"][0]) >> 10
+    process = f"/proc/{ctweb.process.pid}"
+    return len(os.listdir(f"{process}/task")), len(os.listdir(f"{process}/fd")), memory(ctweb.process.pid)
 
 
 def test_honest_clients_keep_their_tick_and_all_is_as_before_when_the_others_have_left(run):

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from reliability.soak import check, soak
+from reliability.soak import CROWD, check, soak
 
 SECONDS, ROUND = 40, 8
 WARMING_UP = 100  # MiB: in the first minute the table itself grows to tens of thousands of connections
-
 LEAVING = 20  # of the clients, some may not have been let go when the last sample was taken
 
 
@@ -15,4 +14,5 @@ def test_mixed_traffic_and_clients_that_come_and_go(tmp_path):
     story = soak(SECONDS, tmp_path, ROUND)
     assert check(story, memory=WARMING_UP, others=LEAVING) == []
     assert story.real > 20
+    assert story.entered > CROWD
     assert story.samples[-1].created > 10_000
