@@ -152,8 +152,3 @@ class TestRunner:
             code = ctypes.get_errno()
             raise OSError(code, f"test run of a BPF program with {len(data)} bytes: {os.strerror(code)}")
         return TestRun(attr.retval, self._out.raw[: attr.data_size_out], attr.duration)
-
-
-def run_once(program: int, data: bytes, context: SkBuff | None = None) -> TestRun:
-    """One test run of the program behind descriptor `program`. Raises OSError as TestRunner.run does."""
-    return TestRunner(program).run(data, context)

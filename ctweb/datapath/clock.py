@@ -44,7 +44,3 @@ class Clock:
     def now(self) -> int:
         """Datapath time, ns; finer than the kernel's steps and never behind them by more than a run's length."""
         return time.monotonic_ns() + self.offset
-
-    def to_unix(self, datapath: int) -> float:
-        """Seconds since 1970 of a datapath time, by the wall clock as it stands now."""
-        return (time.time_ns() - self.now() + datapath) / 1e9
