@@ -95,7 +95,7 @@ def find(state_dir: Path) -> Running:
 @contextmanager
 def _lock(path: Path, where: str) -> Iterator[None]:
     try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        private_file.make_directory(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
         remedy = "; run it as root" if isinstance(error, PermissionError) else ""

@@ -44,13 +44,27 @@ def shown(path: Path) -> Path:
     return Path(os.path.realpath(path.parent), path.name)
 
 
+def make_directory(path: Path) -> None:
+    """Make the state directory unless it is there. Raises OSError; what is in its place, its message says."""
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        there = next(one for one in (path, *path.parents) if os.path.lexists(one))
+        name = "it" if there == path else str(there)
+        if there.is_symlink() and not there.exists():
+            target = os.readlink(there)
+            why = f"{name} is a link to {target}, which is not there: make that directory, or remove the link"
+            raise FileNotFoundError(errno.ENOENT, why) from None
+        raise NotADirectoryError(errno.ENOTDIR, f"{name} is no directory: remove it, or choose another one") from None
+
+
 def replace(path: Path, data: bytes) -> None:
     """Make `data` the contents of `path`: a crash leaves the old file or the new one. Makes its directory if need be.
 
     The file belongs to whoever owns the directory, so that a process that runs as that user can read what root wrote.
     Raises OSError and leaves the old file.
     """
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    make_directory(path.parent)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -56,7 +56,7 @@ class Users:
                 users = MappingProxyType(private_file.load(self._path, dict[str, User]))
                 self._read = stamp, users
             return users
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return _NOBODY
         except (OSError, UnusableError) as error:
             why = error.strerror if isinstance(error, OSError) else error
@@ -89,7 +89,7 @@ class Users:
         """The users to change, and nobody else changes them meanwhile."""
         directory = self._path.parent
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            private_file.make_directory(directory)
             descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         except OSError as error:
             raise StateError(f"cannot use the state directory {directory}: {error.strerror}") from None

@@ -114,7 +114,7 @@ def cookie_name(request: Request) -> str:
 
 def _slow_down(error: SlowDown) -> Response:
     """The refusal of one who has to wait."""
-    answer, _ = error_body(429, f"too many failed sign-ins: try again in {error.seconds} s")
+    answer, _ = error_body(429, f"{error}: try again in {error.seconds} s")
     answer.status_code = 429
     answer.headers["Retry-After"] = str(error.seconds)
     return answer

@@ -8,12 +8,14 @@ or from no page at all (curl, scripts).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Collection
 from typing import Any
 from urllib.parse import urlsplit
 
 from flask import Flask, Request, Response, abort, request
-from werkzeug.exceptions import RequestEntityTooLarge
+from gunicorn.http.errors import NoMoreData, ParseException
+from werkzeug.exceptions import BadRequest, RequestEntityTooLarge
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -32,14 +34,26 @@ HEADERS = {
 }
 
 
+_WHOLE_TARGET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")  # a request for http://HOST/..., as to a proxy
+
+
 class _Request(Request):
-    """A body in chunks that is longer than MAX_CONTENT_LENGTH is refused, where werkzeug cuts it off in silence."""
+    """A body is whole, or refused. werkzeug takes what arrived of one whose sender went, and cuts off in silence one
+    in chunks that is longer than MAX_CONTENT_LENGTH.
+    """
 
     def get_data(self, *args: Any, **options: Any) -> Any:
-        data = super().get_data(*args, **options)
-        limit = self.max_content_length
-        if self.content_length is None and limit is not None and len(data) >= limit:
+        try:
+            data = super().get_data(*args, **options)
+        except NoMoreData:
+            raise BadRequest("the body ended before its last chunk") from None
+        except ParseException as error:
+            raise BadRequest(f"the body's chunks cannot be read: {error}") from None
+        said, limit = self.content_length, self.max_content_length
+        if said is None and limit is not None and len(data) >= limit:
             raise RequestEntityTooLarge
+        if said is not None and len(data) < said:
+            raise BadRequest(f"the body ended after {len(data)} of {said} bytes")
         return data
 
 
@@ -50,8 +64,12 @@ def protect(app: Flask, hosts: Collection[str]) -> None:
 
     @app.before_request
     def check() -> None:
-        if not host_is_ours(_host_name(request.host), hosts):
-            abort(421, f"this server is not {request.host!r}: open it by its address")
+        header = request.headers.get("Host", "" if request.environ["SERVER_PROTOCOL"] == "HTTP/1.0" else ",")
+        if "," in header:  # two of them come as a list
+            abort(400, "it takes one header Host")
+        for host in _hosts_named(request):
+            if not host_is_ours(_host_name(host), hosts):
+                abort(421, f"this server is not {host!r}: open it by its address")
         try:
             request.query_string.decode()
         except UnicodeDecodeError:
@@ -65,6 +83,12 @@ def protect(app: Flask, hosts: Collection[str]) -> None:
         for name, value in HEADERS.items():
             response.headers.setdefault(name, value)
         return response
+
+
+def _hosts_named(request: Request) -> list[str]:
+    """The Host header, and the host of a request target that is a whole URL: it stands above the header."""
+    target = _WHOLE_TARGET.match(request.environ.get("RAW_URI", ""))
+    return [request.host] if target is None else [request.host, target[1]]
 
 
 def host_is_ours(name: str, hosts: Collection[str]) -> bool:

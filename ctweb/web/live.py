@@ -36,6 +36,7 @@ from ctweb.tracker import TableSource
 from ctweb.version import VERSION
 from ctweb.web import settings_page, websocket
 from ctweb.web.auth import caller
+from ctweb.web.rest_answers import error_body
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,8 @@ GAP_SECONDS = 0.05  # at least so long between two answers to one client, howeve
 CLOSE_SECONDS = 0.5  # for a client to say goodbye in its turn
 
 GOING_AWAY, POLICY_VIOLATION, TRY_AGAIN_LATER = 1001, 1008, 1013
+
+NO_PAGE = "this is a websocket, which a browser's page opens; for one answer ask /rest/ip/firewall/connection"
 
 _EMPTY = Snapshot.empty()
 _PLACE = re.compile(r" - at `\$\.?([^`]*)`$")
@@ -86,9 +89,15 @@ class Live:
             self.serve(client, who.still_valid)
 
         @app.before_request
-        def before_handshake() -> None:
-            if request.endpoint == "live":
-                websocket.prepare(request)
+        def before_handshake() -> ResponseReturnValue | None:
+            if request.path != "/live":
+                return None
+            if not websocket.asked_for(request):
+                answer, status = error_body(426, NO_PAGE)
+                answer.headers.update(websocket.UPGRADE)
+                return answer, status
+            websocket.prepare(request)
+            return None
 
         @app.errorhandler(ProtocolError)
         def refuse(error: ProtocolError) -> ResponseReturnValue:

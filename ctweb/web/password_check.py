@@ -3,7 +3,9 @@
 An address that has failed some times must wait, longer each time, and is refused meanwhile without a look at its
 password; where one name is being guessed at from everywhere, the first failure is enough. An address that has not
 failed never waits for another's failures, so that nobody can lock somebody else out. Hashes are worked out one at a
-time, for a few waiting requests, and after a wrong password the processor rests for as long as it worked.
+time, for a few waiting requests, and after a wrong password the processor rests for as long as it worked. Addresses
+from which somebody has signed in, and this machine's own, have a lane for themselves: however many strangers guess
+from however many addresses, they wait for one another only.
 """
 
 from __future__ import annotations
@@ -31,15 +33,17 @@ BESIEGED_WAIT = 10.0  # seconds, for any address that fails on it
 FORGOTTEN = 900.0  # seconds after the last failure
 REMEMBERED = 4096  # addresses, and names
 KNOWN = 256  # right passwords
-WAITING = 8  # requests at once that have their password looked at, or wait for it
+WAITING = 8  # requests at once that have their password looked at, or wait for it, in each lane
 OF_ONE_ADDRESS = 2  # of these
+FAMILIAR = 1024  # addresses from which somebody has signed in, and in which the last one to do so is kept longest
+OWN = ("127.0.0.1", "::/64")  # this machine, from which ssh's tunnels come too
 
 
 class SlowDown(Exception):
-    """Too many failures: the password was not looked at. `seconds`: when to come back."""
+    """The password was not looked at. The message says why; `seconds`: when to come back."""
 
-    def __init__(self, seconds: float) -> None:
-        super().__init__(seconds)
+    def __init__(self, why: str, seconds: float) -> None:
+        super().__init__(why)
         self.seconds = max(1, round(seconds + 0.5))
 
 
@@ -82,19 +86,43 @@ class Failures:
             return max(0.0, own.last + seconds - self._clock())
 
 
+class _Lane:
+    """Hashes are worked out one at a time, and few wait for it. Any thread may ask."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._waiting: Counter[str] = Counter()
+        self._one_at_a_time = threading.Lock()
+
+    @contextmanager
+    def turn(self, address: str) -> Iterator[None]:
+        """A turn at working out a hash, waited for. Raises SlowDown if too many wait, or too many from there."""
+        with self._lock:
+            if self._waiting.total() >= WAITING or self._waiting[address] >= OF_ONE_ADDRESS:
+                raise SlowDown("too many sign-ins at once", 0)
+            self._waiting[address] += 1
+        try:
+            with self._one_at_a_time:
+                yield
+        finally:
+            with self._lock:
+                self._waiting[address] -= 1
+                self._waiting += Counter()  # drops those at 0
+
+
 class PasswordCheck:
     """Asks `users`. Any thread may ask."""
 
     def __init__(self, users: Users) -> None:
         self._users = users
         self._failures = Failures()
+        self._strangers, self._familiar = _Lane(), _Lane()
         self._lock = threading.Lock()  # of what follows
+        self._seen: OrderedDict[str, None] = OrderedDict()  # where somebody has signed in, the longest ago first
         # Hashes by the proof of a password that was right: Basic sends it with every request.
         self._known: OrderedDict[bytes, str] = OrderedDict()
         self._secret = secrets.token_bytes(32)
-        self._waiting: Counter[str] = Counter()
         self._counters = {"sign-ins-failed": 0, "sign-ins-slowed": 0}
-        self._one_at_a_time = threading.Lock()
 
     def user(self, name: str, password: str, address: str) -> User | None:
         """The user, or None if there is none of that name or the password is wrong. `address`: who asks.
@@ -107,22 +135,39 @@ class PasswordCheck:
         with self._lock:
             if user is not None and self._known.get(proof) == user.hash:
                 self._known.move_to_end(proof)
+                self._has_signed_in(address)
                 return user
-        self._let_in(address, name)
-        with self._place(address), self._one_at_a_time:
-            self._let_in(address, name)  # others from there may have failed meanwhile
-            began = time.monotonic()
-            if passwords.is_right(password, user.hash if user is not None else None) and user is not None:
-                with self._lock:
-                    self._known[proof] = user.hash
-                    if len(self._known) > KNOWN:
-                        self._known.popitem(last=False)
-                return user
-            self._failures.add(address, name)
-            self._count("sign-ins-failed")
-            log.warning("a wrong name or password for %r from %s", name, address)
-            time.sleep(time.monotonic() - began)
-            return None
+            lane = self._familiar if address in OWN or address in self._seen else self._strangers
+        try:
+            self._let_in(address, name)
+            with lane.turn(address):
+                self._let_in(address, name)  # others from there may have failed meanwhile
+                return self._looked_at(name, password, address, user, proof)
+        except SlowDown:
+            self._count("sign-ins-slowed")
+            raise
+
+    def _looked_at(self, name: str, password: str, address: str, user: User | None, proof: bytes) -> User | None:
+        began = time.monotonic()
+        if passwords.is_right(password, user.hash if user is not None else None) and user is not None:
+            with self._lock:
+                self._known[proof] = user.hash
+                if len(self._known) > KNOWN:
+                    self._known.popitem(last=False)
+                self._has_signed_in(address)
+            return user
+        self._failures.add(address, name)
+        self._count("sign-ins-failed")
+        log.warning("a wrong name or password for %r from %s", name, address)
+        time.sleep(time.monotonic() - began)
+        return None
+
+    def _has_signed_in(self, address: str) -> None:
+        """Under the lock."""
+        self._seen[address] = None
+        self._seen.move_to_end(address)
+        if len(self._seen) > FAMILIAR:
+            self._seen.popitem(last=False)
 
     @property
     def counters(self) -> dict[str, int]:
@@ -137,23 +182,7 @@ class PasswordCheck:
     def _let_in(self, address: str, name: str) -> None:
         wait = self._failures.wait(address, name)
         if wait > 0:
-            self._count("sign-ins-slowed")
-            raise SlowDown(wait)
-
-    @contextmanager
-    def _place(self, address: str) -> Iterator[None]:
-        """A place among those whose password is looked at. Raises SlowDown if there is none."""
-        with self._lock:
-            if self._waiting.total() >= WAITING or self._waiting[address] >= OF_ONE_ADDRESS:
-                self._counters["sign-ins-slowed"] += 1
-                raise SlowDown(0)
-            self._waiting[address] += 1
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._waiting[address] -= 1
-                self._waiting += Counter()  # drops those at 0
+            raise SlowDown("too many failed sign-ins", wait)
 
     def _proof(self, name: str, password: str) -> bytes:
         """What stands for a name and a password in memory, and leads back to neither without this process's secret."""

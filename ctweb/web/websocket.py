@@ -134,6 +134,16 @@ SERVER_OPTIONS = {"ping_interval": PING_SECONDS, "max_message_size": MAX_MESSAGE
 """For flask-sock's SOCK_SERVER_OPTIONS."""
 
 
+UPGRADE = {"Upgrade": "websocket", "Connection": "Upgrade", "Sec-WebSocket-Version": "13"}
+"""Headers of the refusal of who did not ask for a websocket, and of who asked for one of another version."""
+
+
+def asked_for(request: Request) -> bool:
+    """Whether this request would open a websocket, and one that we speak."""
+    wanted = request.headers.get("Upgrade", "").lower() == "websocket"
+    return request.method == "GET" and wanted and request.headers.get("Sec-WebSocket-Version") == "13"
+
+
 def prepare(request: Request) -> None:
     """Make the websocket that this request opens a safe one: our socket, no compression. Raises BadRequest.
 
@@ -143,7 +153,7 @@ def prepare(request: Request) -> None:
         key = base64.b64decode(request.headers.get("Sec-WebSocket-Key", ""), validate=True)
     except ValueError:
         key = b""
-    if len(key) != 16 or request.headers.get("Sec-WebSocket-Version") != "13":
-        raise BadRequest("no websocket handshake of version 13")
+    if len(key) != 16:
+        raise BadRequest("no websocket handshake: Sec-WebSocket-Key must be 16 bytes in base64")
     request.environ.pop("HTTP_SEC_WEBSOCKET_EXTENSIONS", None)
     request.environ["gunicorn.socket"] = SteadySocket(request.environ["gunicorn.socket"])

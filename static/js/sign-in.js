@@ -13,7 +13,11 @@ const refused = byId("refused");
 const enter = () => location.replace(`/${location.search}`);
 
 /**
- * @returns {Promise<string>} Why not, in words; "": signed in.
+ * @typedef {object} Refusal
+ * @property {string} why In words.
+ * @property {number} [wait] Seconds until the password will be looked at, which it was not yet.
+ *
+ * @returns {Promise<Refusal | undefined>} Undefined: signed in.
  */
 async function signIn() {
   let response;
@@ -24,25 +28,40 @@ async function signIn() {
       body: JSON.stringify({ name: name.value, password: password.value }),
     });
   } catch {
-    return "The server does not answer.";
+    return { why: "The server does not answer." };
   }
-  if (response.ok) return "";
+  if (response.ok) return undefined;
   const answer = await response.json().catch(() => ({}));
-  return answer.detail ?? answer.message ?? `The server answers ${response.status}.`;
+  const why = answer.detail ?? answer.message ?? `The server answers ${response.status}.`;
+  return { why, wait: response.status === 429 ? Number(response.headers.get("Retry-After")) : undefined };
 }
+
+/** @type {number | undefined} */
+let waiting;
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
+  clearTimeout(waiting);
   button.disabled = true;
   refused.textContent = "";
-  const why = await signIn();
-  if (!why) {
+  const refusal = await signIn();
+  if (!refusal) {
     enter();
     return;
   }
   button.disabled = false;
-  refused.textContent = why;
-  password.select();
+  refused.textContent = refusal.why;
+  if (refusal.wait) tryAgain(refusal.wait);
+  else password.select();
+});
+
+/** Send it once more when it will be looked at, unless something else is typed meanwhile. @param {number} seconds */
+function tryAgain(seconds) {
+  refused.textContent = `There are too many failed sign-ins. Yours is tried in ${seconds} s.`;
+  waiting = setTimeout(() => form.requestSubmit(), seconds * 1000);
+}
+form.addEventListener("input", () => {
+  clearTimeout(waiting);
 });
 
 byId("host").textContent = location.host;

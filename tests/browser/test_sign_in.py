@@ -99,3 +99,21 @@ def test_the_readers_page_offers_no_change(server: Server, browser: Browser) -> 
     expect(page.locator("#live")).to_have_attribute("data-mode", "live")
     expect(page.locator("#account")).to_have_attribute("title", re.compile("change nothing"))
     context.close()
+
+
+def test_who_has_to_wait_is_signed_in_when_the_time_has_come(
+    server: Server, stranger: Page, complaints: list[Complaints]
+) -> None:
+    """The password was not looked at: the page shows it again by itself."""
+    server.stop()  # it knows passwords that were right again, and takes them at any time
+    server.start()
+    stranger.goto("/sign-in")
+    stranger.get_by_label("Name").fill("full")
+    stranger.get_by_label("Password").fill(PASSWORDS["full"])
+    wrong = {"name": "full", "password": "wrong"}
+    while int((answer := stranger.request.post("/page/sign-in", data=wrong)).headers.get("retry-after", "0")) < 4:
+        stranger.wait_for_timeout(1000 if answer.status == 429 else 0)
+    stranger.keyboard.press("Enter")
+    expect(stranger.get_by_role("alert")).to_have_text(re.compile(r"Yours is tried in \d+ s\."))
+    expect(stranger.locator("#live")).to_have_attribute("data-mode", "live")
+    complaints[0].expect("429 (TOO MANY REQUESTS)")

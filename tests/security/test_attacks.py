@@ -30,6 +30,26 @@ def test_dns_rebinding(boss: Page, host):
     assert boss.status("POST", SET, CHANGE, Host=host) in (400, 421)
 
 
+@pytest.mark.parametrize("lines", ["", "Host: {0}\r\nHost: {0}\r\n", "Host: {0}\r\nHost: evil.example\r\n"])
+def test_no_host_or_two_of_them(boss: Page, lines):
+    """What a rebound name could hide behind. HTTP/1.1 takes one."""
+    top = f"GET {CONNECTIONS} HTTP/1.1\r\n{lines.format(ADDRESS)}Cookie: {COOKIE}={boss.token}\r\n"
+    assert status_of(raw(f"{top}Connection: close\r\n\r\n".encode())) == 400
+
+
+@pytest.mark.parametrize("target", ["http://evil.example", f"http://evil.example:{PORT}", f"http://{ADDRESS}@evil.example",
+                                    "HTTP://EVIL.EXAMPLE", "http://", "https://evil.example", "ftp://evil.example"])
+def test_a_whole_url_that_names_another_host(boss: Page, target):
+    """As a proxy is asked: the URL's host counts, whatever the header Host says."""
+    asked = head("GET", f"{target}{CONNECTIONS}", {"Connection": "close", "Cookie": f"{COOKIE}={boss.token}"})
+    assert status_of(raw(asked)) == 421
+
+
+def test_a_whole_url_that_names_us_is_served(boss: Page):
+    asked = head("GET", f"http://{ADDRESS}{IDENTITY}", {"Connection": "close", "Cookie": f"{COOKIE}={boss.token}"})
+    assert status_of(raw(asked)) == 200
+
+
 @pytest.mark.parametrize(
     "origin", ["http://evil.example", "null", f"http://127.0.0.1:{PORT + 1}", f"http://{ADDRESS}.evil.example"]
 )

@@ -6,11 +6,22 @@ import threading
 
 import pytest
 from argon2 import PasswordHasher, extract_parameters
+from running import until
 
 from ctweb import passwords
 from ctweb.users import User, Users
 from ctweb.web import password_check
-from ctweb.web.password_check import BESIEGED, FREE, LONGEST_WAIT, REMEMBERED, Failures, PasswordCheck, SlowDown
+from ctweb.web.password_check import (
+    BESIEGED,
+    FAMILIAR,
+    FREE,
+    LONGEST_WAIT,
+    REMEMBERED,
+    WAITING,
+    Failures,
+    PasswordCheck,
+    SlowDown,
+)
 
 
 class Clock:
@@ -126,7 +137,7 @@ def test_few_wait_at_once_and_one_address_does_not_take_all_their_places(users, 
             if outcomes.count("sent away") == 2:
                 go_on.set()
 
-    addresses = ["10.0.0.1"] * 3 + [f"10.0.1.{n}" for n in range(password_check.WAITING - 1)]
+    addresses = ["10.0.0.1"] * 3 + [f"10.0.1.{n}" for n in range(WAITING - 1)]
     threads = [threading.Thread(target=ask, args=[address]) for address in addresses]
     threads[0].start()
     assert working.wait(30)
@@ -134,7 +145,48 @@ def test_few_wait_at_once_and_one_address_does_not_take_all_their_places(users, 
         thread.start()
     for thread in threads:
         thread.join(30)
-    assert sorted(outcomes) == ["looked at"] * password_check.WAITING + ["sent away"] * 2
+    assert sorted(outcomes) == ["looked at"] * WAITING + ["sent away"] * 2
+
+
+def test_strangers_from_everywhere_keep_nobody_out_who_has_signed_in_before(users, monkeypatch):
+    """While they have taken all places: neither from where somebody has signed in, nor from the machine itself."""
+    users.put("guest", User("read", passwords.hashed("also right")))
+    check = PasswordCheck(users)
+    assert check.user("boss", "right", "192.0.2.1") is not None
+    go_on, really = threading.Event(), passwords.is_right
+    at_work = threading.Semaphore(0)
+
+    def slowly(password: str, hash: str | None) -> bool:
+        if password.startswith("guess"):
+            at_work.release()
+            go_on.wait(30)
+        return really(password, hash)
+
+    monkeypatch.setattr(passwords, "is_right", slowly)
+    guesses = [threading.Thread(target=check.user, args=["boss", "guess", f"10.0.1.{n}"]) for n in range(WAITING)]
+    for guess in guesses:
+        guess.start()
+    assert at_work.acquire(timeout=30)
+    until(lambda: check._strangers._waiting.total() == WAITING)
+    with pytest.raises(SlowDown, match="at once"):
+        check.user("guest", "also right", "10.0.2.1")
+    for familiar in ("192.0.2.1", "127.0.0.1", "::1"):
+        users.put("guest", User("read", passwords.hashed("also right")))  # another hash: it has to be looked at
+        assert check.user("guest", "also right", familiar) is not None
+    go_on.set()
+    for guess in guesses:
+        guess.join(30)
+    assert check.user("guest", "also right", "10.0.2.1") is not None
+
+
+def test_a_wrong_password_makes_no_address_familiar_and_they_are_bounded(users):
+    check = PasswordCheck(users)
+    assert check.user("boss", "wrong", "10.0.0.1") is None
+    assert not check._seen
+    for number in range(FAMILIAR + 3):
+        assert check.user("boss", "right", f"10.1.{number // 256}.{number % 256}") is not None
+    assert len(check._seen) == FAMILIAR
+    assert "10.1.0.2" not in check._seen
 
 
 def test_unknown_names_take_as_long_as_wrong_passwords(users, monkeypatch):

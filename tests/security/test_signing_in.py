@@ -217,6 +217,22 @@ def test_what_is_no_file_in_the_state_directory_is_neither_followed_nor_waited_f
     assert elsewhere.read_text() == "{"
 
 
+@pytest.mark.parametrize("words", [("run",), ("user", "set", "one", "--password-stdin")])
+@pytest.mark.parametrize("below", ["", "/deeper"])
+@pytest.mark.parametrize(
+    ("kind", "says"),
+    [("link", "is a link to /nowhere/at/all, which is not there: make that directory, or remove the link"),
+     ("file", "is no directory: remove it, or choose another one")],
+)  # fmt: skip
+def test_what_is_in_the_place_of_the_state_directory_is_told(tmp_path, namespace, words, below, kind, says):
+    place = tmp_path / "state"
+    {"link": lambda: place.symlink_to("/nowhere/at/all"), "file": lambda: place.write_text("")}[kind]()
+    done = command(*words, "--state-dir", f"{place}{below}", input="long enough")
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1), done
+    assert str(place) in done.stderr
+    assert says in done.stderr
+
+
 def test_a_name_that_was_written_by_hand_does_not_move_the_cursor(tmp_path):
     (tmp_path / "users.json").write_text('{"a\\u001b[2J":{"role":"full","hash":""}}')
     assert command("user", "list", "--state-dir", tmp_path).stdout == "'a\\x1b[2J' full\n"

@@ -1,4 +1,4 @@
-"""Clients that drip: heads, and bodies."""
+"""Clients that drip heads and bodies, and those that leave in the middle of one."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ import pytest
 from running import PORT, Ctweb, drip, signed_in
 
 from ctweb.web import server
-from security.people import IDENTITY, TRACKING, head
+from security.people import IDENTITY, TRACKING, head, raw, status_of
 
 SET = TRACKING + "/set"
+
+CHANGE = b'{"udp-timeout":"11m"}'
 
 pytestmark = pytest.mark.usefixtures("unmoved")
 
@@ -26,3 +28,19 @@ def test_slow_heads_and_bodies(ctweb: Ctweb):
         slow.append(sock)
     drip(slow)
     assert ctweb.get(IDENTITY)[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("how", "body"),
+    [
+        ({"Content-Length": str(len(CHANGE) + 1)}, CHANGE),
+        ({"Content-Length": "50"}, b""),
+        ({"Transfer-Encoding": "chunked"}, b"%x\r\n%s\r\n" % (len(CHANGE), CHANGE)),
+        ({"Transfer-Encoding": "chunked"}, b"%x\r\n%s" % (len(CHANGE) + 1, CHANGE)),
+        ({"Transfer-Encoding": "chunked"}, b"%x\r\n%s\r\nno length\r\n" % (len(CHANGE), CHANGE)),
+    ],
+)
+def test_bodies_that_are_cut_off(ctweb: Ctweb, how, body):
+    """What has arrived of them would be a change that makes sense: nothing is changed (`unmoved`)."""
+    headers = {"Content-Type": "application/json", "Connection": "close", **signed_in(ctweb.state_dir), **how}
+    assert status_of(raw(head("POST", SET, headers) + body)) == 400

@@ -54,7 +54,7 @@ def view(client: Client, **changes: object) -> None:
     client.send(json.dumps({"type": "view", "filter": "", "sort": "-orig-bytes", "offset": 0, "limit": 60} | changes))
 
 
-def handshake(path: str = "/live", **headers: str) -> tuple[socket.socket, bytes]:
+def handshake(path: str = "/live", method: str = "GET", **headers: str) -> tuple[socket.socket, bytes]:
     """A raw websocket handshake: the socket and the head of the answer."""
     sock = socket.create_connection(("127.0.0.1", PORT), timeout=20)
     head = {
@@ -65,7 +65,7 @@ def handshake(path: str = "/live", **headers: str) -> tuple[socket.socket, bytes
         "Sec-WebSocket-Key": base64.b64encode(os.urandom(16)).decode(),
         **HEADERS,
     } | {name.replace("_", "-"): value for name, value in headers.items()}
-    lines = [f"GET {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items() if value), "", ""]
+    lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items() if value), "", ""]
     sock.sendall("\r\n".join(lines).encode())
     answer = b""
     while b"\r\n\r\n" not in answer:
@@ -243,15 +243,34 @@ def test_compression_is_declined(ctweb: Ctweb):
     [
         {"Sec_WebSocket_Key": ""},
         {"Sec_WebSocket_Key": "short"},
-        {"Sec_WebSocket_Version": "8"},
-        {"Sec_WebSocket_Version": "x"},
-        {"Upgrade": ""},
     ],
 )
 def test_what_is_no_handshake_is_refused(ctweb: Ctweb, headers):
     sock, answer = handshake(**headers)
     with sock:
         assert answer.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("headers", [{"Sec_WebSocket_Version": "8"}, {"Sec_WebSocket_Version": "x"}, {"Upgrade": ""}])
+def test_who_asks_for_no_websocket_is_told_what_it_is(ctweb: Ctweb, headers):
+    sock, answer = handshake(**headers)
+    with sock:
+        assert answer.startswith(b"HTTP/1.1 426 ")
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_plain_request_is_told_that_it_is_a_websocket(ctweb: Ctweb, method):
+    status, headers, body = ctweb.ask(method, "/live")
+    assert status == 426
+    assert (headers["Upgrade"], headers["Connection"]) == ("websocket", "upgrade")
+    if method == "GET":
+        assert "/rest/ip/firewall/connection" in json.loads(body)["detail"]
+
+
+def test_no_method_but_get_opens_one(ctweb: Ctweb):
+    sock, answer = handshake(method="HEAD")
+    with sock:
+        assert answer.startswith(b"HTTP/1.1 426 ")
 
 
 @pytest.mark.parametrize(
