@@ -147,9 +147,9 @@ def _run(
         noticed=rulebook.interfaces_are,
         settled=rulebook.fasttrack.hooks_are,
         attached=enabled.verdict.active,
-        owner=None if account is None else (account.uid, account.gid),
+        owner=_owner(account),
     )
-    _attach(interfaces, datapath, pins, keep=keep)
+    _attach(interfaces, datapath, pins, _owner(account), keep=keep)
     stack.callback(interfaces.stop)
     # Packets are counted from here on. What interfaces and rules may want later takes root to load: see privileges.py.
     datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
@@ -196,9 +196,7 @@ def _run(
         stop.check()  # the server has its own handlers by now
         service.ready()
 
-    server.serve(
-        app, listener, certificate=certificate, ready=ready, alive=watchdog.beat, closing=live.stop
-    )
+    server.serve(app, listener, certificate=certificate, ready=ready, alive=watchdog.beat, closing=live.stop)
     logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")
 
 
@@ -211,11 +209,13 @@ def _rules(config: Config, datapath: Datapath, tracker: Tracker) -> Rulebook:
     return rulebook
 
 
-def _attach(interfaces: Interfaces, datapath: Datapath, pins: Pins, *, keep: bool) -> None:
+def _attach(
+    interfaces: Interfaces, datapath: Datapath, pins: Pins, owner: tuple[int, int] | None, *, keep: bool
+) -> None:
     """Put the programs on the interfaces, in the place of an earlier run's where there are any."""
     try:
         if keep:
-            datapath.keep()  # before the first packet: from here on this process may be killed
+            datapath.keep(owner)  # before the first packet: from here on this process may be killed
         interfaces.attach()
         if keep:
             pins.forget_older_calls()
@@ -252,6 +252,11 @@ def _account() -> Account | None:
         )  # fmt: skip
         return None
     return account
+
+
+def _owner(account: Account | None) -> tuple[int, int] | None:
+    """Of what this process pins once it is that user."""
+    return None if account is None else (account.uid, account.gid)
 
 
 def _give_up_root(account: Account | None, reread: Callable[[], Config]) -> Path:

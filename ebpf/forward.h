@@ -317,7 +317,7 @@ static __always_inline void add_fast(struct conn *conn, u64 direction, u64 bytes
 /* The connection of a packet that carries the tuple behind a translation; the packet is turned into one of it. */
 static __always_inline struct conn *behind_translation(struct quick *quick)
 {
-	struct translation *translation = translations.lookup(&quick->tuple);
+	struct translation *translation = translation_of(&quick->tuple);
 	struct conn *conn = translation ? connections.lookup(&translation->tuple) : 0;
 
 	/* Deleted and used again while it is read: see track(). Here the tuple and the id must fit in any case. */

@@ -5,16 +5,21 @@
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define FIRST_WORD(lo, hi) ((lo) | (hi) << 32)
+#define PAD_SHIFT 56
 #else
 #define FIRST_WORD(lo, hi) ((lo) >> 32 | (hi))
+#define PAD_SHIFT 0
 #endif
 
-/* 24 bytes for IPv4, two cells in a row for IPv6: the ring has a cell for each connection. When all are IPv6 it remembers the younger
- * half of them. */
+/* One cell for IPv4, three in a row for IPv6: the ring of a large table has a cell for each connection. When all are IPv6 it remembers
+ * the younger third of them. */
 struct fresh_cell {
-	u64 word[2];		/* IPv4: the two addresses, then ports, protocol and family. IPv6: lo_addr */
-	u64 tag;		/* position << 8 | family. In the second cell, of IPv6: ports, protocol and family */
+	u64 first;		/* IPv4: the two addresses. IPv6: half of lo_addr. Its other cells: a part of the addresses each */
+	u64 last;		/* the last word of the tuple, and in its `pad` the place's seal. IPv6's other cells: the same as `first` */
 };
+_Static_assert(sizeof(struct fresh_cell) == 16, "four in a cache line");
+
+enum { CELLS_IPV4 = 1, CELLS_IPV6 = 3 };
 
 /* Written and read by the packet programs when connections are made. */
 BPF_TABLE("array", u32, struct fresh_cell, fresh, SIZED_AT_START);
@@ -34,66 +39,76 @@ static __always_inline struct fresh_cell *fresh_at(u64 position, u64 cells)
 	return fresh.lookup(&index);
 }
 
-/* The place of a new connection, before it is in the table; and its cell, once it is. A cell may be read while it is written: its
- * tag is right only before and after. */
+/* By which a cell of an earlier turn is told apart, all but one in 256 of them: what is done with a tuple from here looks whether the
+ * connection there is the one of this place (conn->fresh). */
+static __always_inline u64 seal(u64 position)
+{
+	return (position * 0x9e3779b97f4a7c15ULL) >> 56 << PAD_SHIFT;
+}
+
+/* The place of a new connection, before it is in the table; and its cells, once it is. */
 static __always_inline u64 take_place(const struct tuple *tuple)
 {
 	u32 zero = 0;
 	struct shared *all = shared.lookup(&zero);
 
-	return all ? __sync_fetch_and_add(&all->fresh_head, tuple->family == 4 ? 1 : 2) : 0;
+	return all ? __sync_fetch_and_add(&all->fresh_head, tuple->family == 4 ? CELLS_IPV4 : CELLS_IPV6) : 0;
 }
 
+static __always_inline void write_cell(u64 position, u64 cells, u64 first, u64 last)
+{
+	struct fresh_cell *cell = fresh_at(position, cells);
+
+	if (!cell)
+		return;
+	WRITE_ONCE(cell->first, first);
+	WRITE_ONCE(cell->last, last);
+}
+
+/* A cell may be read while it is written: such a mixture leads to no connection, or to one of another place. */
 static __always_inline void remember(const struct tuple *tuple, u64 position)
 {
 	const u64 *word = (const u64 *)tuple;
-	u64 cells = fresh_cells();
-	struct fresh_cell *cell = fresh_at(position, cells), *second = fresh_at(position + 1, cells);
-	if (!cell || !second)
-		return;
-	WRITE_ONCE(cell->tag, 0);
+	u64 cells = fresh_cells(), last = word[4] | seal(position);
+
 	if (tuple->family == 4) {
-		WRITE_ONCE(cell->word[0], FIRST_WORD(word[0], word[2]));
-		WRITE_ONCE(cell->word[1], word[4]);
-	} else {
-		WRITE_ONCE(cell->word[0], word[0]);
-		WRITE_ONCE(cell->word[1], word[1]);
-		WRITE_ONCE(second->word[0], word[2]);
-		WRITE_ONCE(second->word[1], word[3]);
-		WRITE_ONCE(second->tag, word[4]);
+		write_cell(position, cells, FIRST_WORD(word[0], word[2]), last);
+		return;
 	}
-	WRITE_ONCE(cell->tag, position << 8 | tuple->family);
+	write_cell(position + 1, cells, word[1], word[2]);
+	write_cell(position + 2, cells, word[3], 0);
+	write_cell(position, cells, word[0], last);
 }
 
 /* The tuple at a position: how many cells it takes, 0 if there is none. */
-static __always_inline u64 recall(u64 position, u64 cells, u64 *word)
+static __always_inline u64 recall(u64 position, u64 cells, struct tuple *tuple)
 {
+	u64 *word = (u64 *)tuple;
 	struct fresh_cell *cell = fresh_at(position, cells);
 	if (!cell)
 		return 0;
-	u64 tag = READ_ONCE(cell->tag);
+	u64 first = READ_ONCE(cell->first);
 
-	if (tag == (position << 8 | 4)) {
-		u64 both = READ_ONCE(cell->word[0]);
-
-		word[0] = TUPLE_IPV4(both & 0xffffffff);
+	word[4] = READ_ONCE(cell->last) ^ seal(position);
+	if (tuple->pad)
+		return 0;
+	if (tuple->family == 4) {
+		word[0] = TUPLE_IPV4(first & 0xffffffff);
 		word[1] = 0;
-		word[2] = TUPLE_IPV4(both >> 32);
+		word[2] = TUPLE_IPV4(first >> 32);
 		word[3] = 0;
-		word[4] = READ_ONCE(cell->word[1]);
-		return READ_ONCE(cell->tag) == tag;
+		return CELLS_IPV4;
 	}
-	if (tag != (position << 8 | 6))
+	if (tuple->family != 6)
 		return 0;
-	word[0] = READ_ONCE(cell->word[0]);
-	word[1] = READ_ONCE(cell->word[1]);
-	struct fresh_cell *second = fresh_at(position + 1, cells);
-	if (!second)
+	struct fresh_cell *second = fresh_at(position + 1, cells), *third = fresh_at(position + 2, cells);
+	if (!second || !third)
 		return 0;
-	word[2] = READ_ONCE(second->word[0]);
-	word[3] = READ_ONCE(second->word[1]);
-	word[4] = READ_ONCE(second->tag);
-	return READ_ONCE(cell->tag) == tag ? 2 : 0;
+	word[0] = first;
+	word[1] = READ_ONCE(second->first);
+	word[2] = READ_ONCE(second->last);
+	word[3] = READ_ONCE(third->first);
+	return CELLS_IPV6;
 }
 
 #endif

@@ -75,7 +75,7 @@ static __always_inline bool is_known(struct packet *packet, u64 now)
 
 	if (conn && READ_ONCE(conn->expires) > now)
 		return true;
-	translation = translations.lookup(&packet->tuple);
+	translation = translation_of(&packet->tuple);
 	conn = translation ? connections.lookup(&translation->tuple) : 0;
 	return conn && READ_ONCE(conn->expires) > now && (translation->standing || translation->id == conn->id);
 }

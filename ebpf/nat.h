@@ -32,8 +32,35 @@ struct key_meta {
 BPF_TABLE("array", u32, struct offer, offers, OFFERS);
 
 /* A tuple as it is behind the translation -> the connection. Written at egress and by user space's runs of translate(), which also
- * deletes; read by the packet programs for tuples that are not in `connections`, and by user space in batches. Empty without NAT. */
+ * deletes; read by the packet programs for tuples that are not in `connections`, and by user space in batches. Its buckets alone take
+ * 16 bytes for each connection that the table holds, so it is made when translations are first expected (settings.nat). */
 BPF_F_TABLE("hash", struct tuple, struct translation, translations, SIZED_AT_START, BPF_F_NO_PREALLOC);
+
+/* One element: `translations`, once it is made. Written by user space, once; read by all programs that look into that one. */
+BPF_ARRAY_OF_MAPS(translations_in_use, "translations", 1);
+
+/* NULL: none are expected. */
+static __always_inline void *all_translations(void)
+{
+	int zero = 0;
+
+	return translations_in_use.lookup(&zero);
+}
+
+static __always_inline struct translation *translation_of(const struct tuple *tuple)
+{
+	void *all = all_translations();
+
+	return all ? bpf_map_lookup_elem(all, (void *)tuple) : 0;
+}
+
+/* Not 0: there is no room for it. */
+static __always_inline long put_translation(const struct tuple *tuple, const struct translation *translation)
+{
+	void *all = all_translations();
+
+	return all ? bpf_map_update_elem(all, (void *)tuple, (void *)translation, BPF_ANY) : -1;
+}
 
 /* The packet as it is on the connection's side of the translation. */
 static __always_inline void untranslate(struct packet *packet, const struct translation *translation)
@@ -153,11 +180,11 @@ static __always_inline void accept_offer(const struct packet *packet, u64 key, s
 	conn = connections.lookup(&found->tuple);
 	if (!conn || READ_ONCE(conn->id) != READ_ONCE(found->id))
 		return;
-	old = translations.lookup((struct tuple *)&packet->tuple);
+	old = translation_of(&packet->tuple);
 	if (old)
 		found->standing = old->standing;
 	__sync_fetch_and_or(conn_word(conn), STATUS_BIT(bits | STATUS_CONFIRMED));
-	count(cpu, translations.update((struct tuple *)&packet->tuple, found) ? COUNT_NAT_REFUSED : COUNT_NAT_LEARNED, 1);
+	count(cpu, put_translation(&packet->tuple, found) ? COUNT_NAT_REFUSED : COUNT_NAT_LEARNED, 1);
 }
 
 #endif

@@ -28,7 +28,7 @@ static __always_inline enum room oldest_gives_way(struct shared *all, u64 cells,
 		__sync_val_compare_and_swap(&all->fresh_tail, tail, head - cells);
 		return ROOM_FORGOT;
 	}
-	u64 taken = recall(tail, cells, (u64 *)tuple);
+	u64 taken = recall(tail, cells, tuple);
 	struct conn *conn = taken ? connections.lookup(tuple) : 0;
 	u64 expires = conn ? READ_ONCE(conn->expires) : EXPIRES_CLAIMED;
 	/* Still the connection that was put there: one that was started anew under its tuple has a later place of its own. */

@@ -105,7 +105,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 	if (likely(conn))
 		expires = settled(conn);
 	if (unlikely(expires <= now) && in_force->nat) {
-		struct translation *translation = translations.lookup(&packet->tuple);
+		struct translation *translation = translation_of(&packet->tuple);
 		struct conn *other = translation ? connections.lookup(&translation->tuple) : 0;
 
 		/* Deleted and used again while it is read: then tuple and id are of another translation that is good, or do not

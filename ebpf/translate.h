@@ -161,7 +161,7 @@ static __always_inline void learn(struct nat_item *item, u64 now, struct per_cpu
 		struct conn *stray;
 
 		/* First the way, then who stands in it: packets in between still find the stray, later ones its new place. */
-		count(cpu, translations.update(&item->reply, &new) ? COUNT_NAT_REFUSED : COUNT_NAT_LEARNED, 1);
+		count(cpu, put_translation(&item->reply, &new) ? COUNT_NAT_REFUSED : COUNT_NAT_LEARNED, 1);
 		stray = living(&item->reply, now);
 		if (stray) {
 			bring_home(item, stray, conn, now, cpu);
@@ -182,10 +182,18 @@ static __always_inline void learn(struct nat_item *item, u64 now, struct per_cpu
 	item->id = conn->id;
 }
 
+static __always_inline void delete_translation(const struct tuple *tuple)
+{
+	void *all = all_translations();
+
+	if (all)
+		bpf_map_delete_elem(all, (void *)tuple);
+}
+
 /* In the copy of a deleted translation another one may come to stand at once: track.h says why that is harmless. */
 static __always_inline void release(struct nat_item *item, u32 operation, u64 now)
 {
-	struct translation *translation = translations.lookup(&item->reply);
+	struct translation *translation = translation_of(&item->reply);
 	struct conn *conn;
 
 	item->id = 0;
@@ -203,11 +211,11 @@ static __always_inline void release(struct nat_item *item, u32 operation, u64 no
 	conn = living(&translation->tuple, now);
 	if (!conn) {
 		if (!translation->standing)
-			translations.delete(&item->reply);
+			delete_translation(&item->reply);
 	} else if (translation->standing || operation == NAT_FORGET) {
 		translation->id = item->id = conn->id;
 	} else if (translation->id != conn->id) {
-		translations.delete(&item->reply);
+		delete_translation(&item->reply);
 	}
 }
 

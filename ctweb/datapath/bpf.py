@@ -1,4 +1,4 @@
-"""bpf(2) for what BCC's Python lacks: test runs of programs, pins, links.
+"""bpf(2) for what BCC's Python lacks: test runs of programs, pins, links, maps of maps.
 
 Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h.
 """
@@ -16,7 +16,7 @@ from typing import ClassVar
 SYS_BPF = {
     "x86_64": 321, "i686": 357, "armv7l": 386, "ppc64le": 361, "ppc64": 361, "s390x": 351,
 }.get(platform.machine(), 280)  # fmt: skip  # 280: every machine with the generic table (arm64, riscv, loongarch)
-PROG_TEST_RUN = 10
+MAP_CREATE, PROG_TEST_RUN = 0, 10
 _FRAME_MAX = 1 << 16
 
 _OBJ_PIN, _OBJ_GET = 6, 7

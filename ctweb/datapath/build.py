@@ -15,7 +15,7 @@ import numpy as np
 
 from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.clock import Clock, tick_nanoseconds
-from ctweb.datapath.image import SOURCE, BuildError, Image, compile_image, read_source
+from ctweb.datapath.image import SOURCE, BuildError, Image, compile_image, read_source, type_of
 from ctweb.datapath.image_cache import image_for
 from ctweb.datapath.map import Map
 from ctweb.datapath.pins import Kept, Layout, Pins, namespace_cookie
@@ -34,6 +34,8 @@ _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys"
 GRAVES = 16_384  # entries of connections that gave way, kept until nobody can be counting on them any more
 SMALL_TABLE = 1 << 17
 _PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
+# A map of maps, by name, and the map that it holds: one that is not made before it is wanted.
+_HELD = {"translations_in_use": "translations"}
 MOST_REWRITES = 1 << 16  # connections behind NAT that can be fasttracked at a time, 64 bytes each
 
 
@@ -49,8 +51,8 @@ class BuildOptions:
 
     @property
     def fresh_cells(self) -> int:
-        """Of the ring of new connections: one for each, in small tables two, which is what one of IPv6 takes."""
-        return self.max_entries * (2 if self.max_entries <= SMALL_TABLE else 1)
+        """Of the ring of new connections: one for each, in small tables three, which is what one of IPv6 takes."""
+        return self.max_entries * (3 if self.max_entries <= SMALL_TABLE else 1)
 
     @property
     def entries(self) -> dict[str, int]:
@@ -66,9 +68,10 @@ class BuildOptions:
 class Datapath:
     """The programs and their maps. Made by compile_datapath(), and gone with close().
 
-    programs: descriptors by name. connections, settings, interfaces, translations, datagrams, counters: maps.
+    programs: descriptors by name. connections, settings, interfaces, datagrams, counters: maps.
     ended: descriptor of the ring buffer of connections that ended (of a replay only).
-    key_dtype, leaf_dtype: layouts of `struct tuple` and `struct conn`. enums: constants of the C source by enum.
+    key_dtype, leaf_dtype, translation_dtype: layouts of `struct tuple`, `struct conn` and `struct translation`.
+    enums: constants of the C source by enum.
     taken_over: the maps are those of an earlier run, as it left them. marks: names that its connection marks have.
     """
 
@@ -80,26 +83,27 @@ class Datapath:
         self.marks: tuple[str, ...] = ("",)
         self.taken_over = False
         self._maps: dict[str, Map] = {}
+        self._kept = False  # the maps with state are pinned, by keep()
         kept = pins.open() if pins else None
         try:
-            shapes = {
+            self._shapes = {
                 shape.name: msgspec.structs.replace(shape, entries=options.entries.get(shape.name, shape.entries))
                 for shape in image.maps
             }
             if kept:
                 self.marks = tuple(kept.layout.marks)
-                if fits(kept, shapes, self.enums):
+                if fits(kept, self._shapes, self.enums):
                     self.taken_over = True
                     self._maps |= kept.maps
                     kept.maps.clear()
-            for name, shape in shapes.items():
-                if name not in self._maps:
-                    self._maps[name] = Map.create(shape)
+            self._make_maps()
             self.programs = Programs(image, self._maps)
             self._set_size()
             self._reaper = TestRunner(self.programs["reap"])
             self.clock = Clock.measure(self.programs["read_clock"])
             self._find_maps()
+            if self.has_translations:
+                self.expect_nat(True)  # before the first packet, as it was
             if kept:
                 self._say(kept)
         except BaseException:
@@ -109,17 +113,27 @@ class Datapath:
             if kept:
                 kept.close()
 
+    def _make_maps(self) -> None:
+        """All that were not taken over and have to be there for the programs."""
+        for name, shape in self._shapes.items():
+            if name not in self._maps and name not in _HELD.values():
+                self._maps[name] = Map.create(shape, self._shapes[_HELD[name]] if name in _HELD else None)
+        for holder, held in _HELD.items():
+            if held in self._maps:
+                self._maps[holder][0] = self._maps[held].map_fd
+
     def _find_maps(self) -> None:
         self.connections = self.table("connections")
         self.settings = self.table("settings")
         self.interfaces = self.table("interfaces")
         self.shared = self.table("shared")
-        self.translations = self.table("translations")
         self.datagrams = self.table("datagrams")
         self.counters = self.table("per_cpu")
         self.key_dtype = np.dtype(self.connections.Key)
         self.leaf_dtype = np.dtype(self.connections.Leaf)
+        self.translation_dtype = np.dtype(type_of(self._shapes["translations"].leaf))
         self._settings_lock = threading.Lock()  # one writer at a time: each keeps what it does not change
+        self._making = threading.Lock()  # of a map that is not made before it is wanted
         self._rules = self.table("rules")
         self.rule_dtype: np.dtype[np.void] = np.dtype(self._rules.Leaf)["rule"].base
         self.ended: int | None = self.table("ended").map_fd if self.options.replay else None
@@ -134,13 +148,35 @@ class Datapath:
             "; ".join(lost),
         )
 
-    def keep(self) -> None:
-        """Pin the maps, so that a later start finds them however this process ends. Raises OSError."""
+    @property
+    def translations(self) -> Map:
+        """The map of translations; made, and in use, from the first time on that somebody asks. Raises OSError."""
+        with self._making:
+            if not self.has_translations:
+                made = self._maps["translations"] = Map.create(self._shapes["translations"])
+                if self._kept and self.pins:
+                    self.pins.add("translations", made)
+                self.table("translations_in_use")[0] = made.map_fd
+            return self._maps["translations"]
+
+    @property
+    def has_translations(self) -> bool:
+        """Whether there is a map of them."""
+        return "translations" in self._maps
+
+    def keep(self, owner: tuple[int, int] | None = None) -> None:
+        """Pin the maps, so that a later start finds them however this process ends. Raises OSError.
+
+        owner: user and group that this process will be of later on.
+        """
         assert self.pins is not None
         if not self.taken_over:
-            self.pins.write({name: each for name, each in self._maps.items() if name in STATE}, self._layout())
+            self.pins.write({name: each for name, each in self._maps.items() if name in STATE}, self._layout(), owner)
         else:
-            self.pins.adopt(self._layout())
+            self.pins.adopt(self._layout(), owner)
+            if self.has_translations:  # not an earlier run's, perhaps
+                self.pins.add("translations", self.translations)
+        self._kept = True
         self.pins.write_calls({name: each for name, each in self._maps.items() if each.shape.type == _PROG_ARRAY})
 
     def remember_marks(self, names: tuple[str, ...]) -> None:
@@ -153,7 +189,7 @@ class Datapath:
             self.pins.describe(self._layout())
 
     def _layout(self) -> Layout:
-        shapes = [each.shape for name, each in self._maps.items() if name in STATE]
+        shapes = [shape for name, shape in self._shapes.items() if name in STATE]
         return Layout(namespace_cookie(), shapes, self.enums, list(self.marks))
 
     def _set_size(self) -> None:
@@ -192,6 +228,8 @@ class Datapath:
 
     def expect_nat(self, expected: bool) -> None:
         """Whether packets may be translated on their way through: to look for it has a cost. Raises OSError."""
+        if expected and not self.has_translations:
+            log.debug("a map of %d translations is made", self.translations.shape.entries)
         with self._settings_lock:
             settings = self.settings[self.settings.Key(0)]
             settings.nat = expected

@@ -5,14 +5,21 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import struct
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
+from ctweb.datapath.bpf import MAP_CREATE, bpf
 from ctweb.datapath.image import MapShape, type_of
 
 _PERCPU = frozenset({5, 6, 10})  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH
 _ARRAYS = frozenset({2, 6})  # BPF_MAP_TYPE_ARRAY, _PERCPU_ARRAY: every element is always there
+
+# Of union bpf_attr, for BPF_MAP_CREATE: type, sizes of key and value, entries, flags, inner_map_fd, numa_node, name.
+_MAP_CREATE = struct.Struct("=7I 16s")
 
 
 class Map(MutableMapping[Any, Any]):
@@ -34,10 +41,12 @@ class Map(MutableMapping[Any, Any]):
         self.Leaf: Any = leaf * possible_cpus() if shape.type in _PERCPU else leaf
 
     @classmethod
-    def create(cls, shape: MapShape) -> Map:
-        """A new map. Raises OSError."""
+    def create(cls, shape: MapShape, holding: MapShape | None = None) -> Map:
+        """A new map; one of maps is for those that look like `holding`, of any number of entries. Raises OSError."""
         from bcc.libbcc import lib  # noqa: PLC0415
 
+        if holding:
+            return cls(shape, _create_map_of_maps(shape, holding))
         descriptor = lib.bcc_create_map(
             shape.type, shape.name.encode()[:15], shape.key_size, shape.leaf_size, shape.entries, shape.flags
         )
@@ -95,6 +104,23 @@ class Map(MutableMapping[Any, Any]):
         if code == errno.ENOENT:
             return KeyError(key)
         return OSError(code, f"map {self.shape.name}: {os.strerror(code)}")
+
+
+def _create_map_of_maps(shape: MapShape, holding: MapShape) -> int:
+    """The kernel takes the looks from a map that it is shown. Raises OSError."""
+    model = Map.create(msgspec.structs.replace(holding, entries=1))
+    try:
+        return bpf(
+            MAP_CREATE,
+            _MAP_CREATE.pack(
+                shape.type, shape.key_size, shape.leaf_size, shape.entries, shape.flags, model.map_fd, 0,
+                shape.name.encode()[:15],
+            ),
+        )  # fmt: skip
+    except OSError as error:
+        raise OSError(error.errno, f"the kernel makes no map {shape.name}: {error.strerror}") from None
+    finally:
+        model.close()
 
 
 def possible_cpus() -> int:

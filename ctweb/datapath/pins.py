@@ -61,6 +61,7 @@ class Pins:
         self._directory = directory
         self._maps = directory / "maps"
         self._layout: Map | None = None
+        self._held = -1  # descriptor of the directory `maps`: what lies above it is root's alone
 
     def open(self) -> Kept | None:
         """What an earlier run in this network namespace left; None if that is nothing, or nothing that makes sense."""
@@ -81,12 +82,14 @@ class Pins:
                 kept.maps[shape.name] = Map(shape, obj_get(self._maps / shape.name))
         return kept
 
-    def write(self, maps: Mapping[str, Map], layout: Layout) -> None:
+    def write(self, maps: Mapping[str, Map], layout: Layout, owner: tuple[int, int] | None = None) -> None:
         """Pin these maps, and nothing else, as the ones with state.
 
         The layout goes first and comes last: without it, nothing is taken over.
+        owner: user and group that this process will be of when there are more to `add`.
         """
         self._make(self._maps)
+        self._hold(owner)
         (self._maps / _LAYOUT.name).unlink(missing_ok=True)
         for path in self._maps.iterdir():
             path.unlink()
@@ -97,11 +100,21 @@ class Pins:
         self.describe(layout)
         obj_pin(self._layout.map_fd, self._maps / _LAYOUT.name)
 
-    def adopt(self, layout: Layout) -> None:
-        """The maps with state stay pinned as they are; from here on their layout is ours to describe."""
+    def adopt(self, layout: Layout, owner: tuple[int, int] | None = None) -> None:
+        """The maps with state stay pinned as they are; from here on their layout is ours to describe.
+
+        owner: as of `write`.
+        """
+        self._hold(owner)
         self._close_layout()
         self._layout = Map(_LAYOUT, obj_get(self._maps / _LAYOUT.name))
         self.describe(layout)
+
+    def add(self, name: str, made: Map) -> None:
+        """Pin one more map with state, which the layout has already."""
+        place = Path(f"/proc/self/fd/{self._held}") / name
+        place.unlink(missing_ok=True)
+        obj_pin(made.map_fd, place)
 
     def describe(self, layout: Layout) -> None:
         """Say anew what the pinned maps mean; nothing where none are."""
@@ -127,6 +140,7 @@ class Pins:
     def remove(self) -> bool:
         """Unpin all maps; whether there were any."""
         self._close_layout()
+        self._let_go()
         places = [*self._calls(), *([self._maps] if self._maps.is_dir() else [])]
         for place in places:
             _remove(place)
@@ -140,6 +154,18 @@ class Pins:
     def _make(self, place: Path) -> None:
         for path in (self._directory.parent, self._directory, place):
             path.mkdir(mode=0o700, exist_ok=True)
+
+    def _hold(self, owner: tuple[int, int] | None) -> None:
+        """Keep hold of the directory of maps, and give it to this owner."""
+        self._let_go()
+        self._held = os.open(self._maps, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        if owner is not None:
+            os.fchown(self._held, *owner)
+
+    def _let_go(self) -> None:
+        if self._held >= 0:
+            os.close(self._held)
+            self._held = -1
 
     def _close_layout(self) -> None:
         if self._layout:

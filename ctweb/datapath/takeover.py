@@ -23,6 +23,9 @@ STATE = frozenset({
     "expecting", "watched", "calls",
 })  # fmt: skip
 
+# Of these, the one that is made when it is first wanted.
+_LATER = frozenset({"translations"})
+
 # Constants whose numbers may differ: counters are carried over by name, timeouts are written at each start.
 _BY_NAME = frozenset({"counter", "timeout"})
 
@@ -31,7 +34,8 @@ def fits(kept: Kept, shapes: Mapping[str, MapShape], enums: Mapping[str, Mapping
     """Whether programs with these maps (`shapes`, with their sizes) and constants can go on with what was kept."""
     ours = {name: shape for name, shape in shapes.items() if name in STATE}
     theirs = {shape.name: shape for shape in kept.layout.shapes}
-    return ours == theirs and kept.maps.keys() == ours.keys() and kept.layout.enums == enums
+    missing = ours.keys() - kept.maps.keys()
+    return ours == theirs and missing <= _LATER and kept.layout.enums == enums
 
 
 def carry_over(kept: Kept, datapath: Datapath) -> list[str]:

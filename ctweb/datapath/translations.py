@@ -98,7 +98,8 @@ class Translations:
         self._runner = TestRunner(datapath.programs["translate"])
         self._operations = datapath.enums["nat_operation"]
         self._items = datapath.enums[""]["NAT_ITEMS"]
-        self._batches = Batches(datapath.translations, "table of translations")
+        self._datapath = datapath
+        self._batches: Batches | None = None  # before there is a map
 
     def learn(self, items: Sequence[bytes]) -> list[int]:
         """Make the table agree with these; the id of each one's connection, 0: there is none. Raises OSError."""
@@ -116,6 +117,10 @@ class Translations:
 
     def read(self) -> Standing:
         """Every translation there is. Raises MapError."""
+        if self._batches is None:
+            if not self._datapath.has_translations:
+                return Standing(np.empty(0, self._datapath.key_dtype), np.empty(0, self._datapath.translation_dtype))
+            self._batches = Batches(self._datapath.translations, "table of translations")
         keys, leaves = [], []
         for some_keys, some_leaves in self._batches.read():
             keys.append(some_keys.copy())

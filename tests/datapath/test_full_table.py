@@ -9,6 +9,7 @@ from crafted import ACK, CLIENT, CLIENT6, SERVER, SERVER6, SYN, tcp_frame, udp_f
 from table import Table
 from test_concurrency import sender, together
 
+from ctweb.datapath import build
 from ctweb.datapath.build import GRAVES, BuildOptions, compile_datapath
 from ctweb.settings import Tracking
 
@@ -59,6 +60,25 @@ def test_the_oldest_gives_way_one_for_one(table, source, destination):
     assert table.counted()["EARLY_DROP"] == 2 * SIZE
     assert not table.untracked()
     table.check_conservation()
+
+
+def test_a_large_table_of_ipv6_finds_victims_among_the_younger_third(monkeypatch):
+    """Its ring has a cell for each connection, of which one of IPv6 takes three."""
+    monkeypatch.setattr(build, "SMALL_TABLE", 0)
+    large = compile_datapath(BuildOptions(max_entries=SIZE, replay=True))
+    try:
+        large.apply(Tracking())
+        table = Table(large)
+        table.clear()
+        for n in range(5 * SIZE):
+            ask(table, 1000 + n, CLIENT6, SERVER6)
+            assert len(table.live()) == min(n + 1, SIZE)
+        third = SIZE // 3  # the ring remembered as many when the table became full
+        assert ports(table) == {*range(1000, 1000 + SIZE - third), *range(1000 + 5 * SIZE - third, 1000 + 5 * SIZE)}
+        assert table.counted()["EARLY_DROP"] == 4 * SIZE
+        table.check_conservation()
+    finally:
+        large.close()
 
 
 def test_both_families_in_the_order_they_came(table):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 from pathlib import Path
 
@@ -132,6 +133,39 @@ def test_the_oldest_gives_way_first_in_a_table_that_was_carried_over(pins):
     left = {number - FIRST_ID for number in ids(second) if number >= FIRST_ID}
     assert left >= set(range(90))
     second.close()
+
+
+def translation(first: Datapath) -> bytes:
+    """One in the map of translations, its key."""
+    table = first.translations
+    key = table.Key(protocol=17, family=4)
+    table[key] = table.Leaf(id=7, standing=1)
+    return bytes(key)
+
+
+@pytest.mark.parametrize("made_by", [1, 2], ids=["the first run", "the second one"])
+def test_translations_come_along_though_their_map_is_made_late(pins, made_by):
+    """As nf_conntrack comes, when nobody may write to the directory of pins any more but its owner."""
+    number = 0
+    for number in (1, 2, 3):
+        datapath = start(pins)
+        assert datapath.taken_over == (number > 1)
+        assert datapath.has_translations == (number > made_by)
+        if number == made_by:
+            datapath.expect_nat(True)
+            key = translation(datapath)
+        if number > made_by:
+            assert [(bytes(key), leaf.id) for key, leaf in datapath.translations.items()] == [(key, 7)]
+            assert datapath.table("translations_in_use")[0]
+        datapath.close()
+
+
+def test_the_directory_of_pins_is_its_owners(pins):
+    datapath = compile_datapath(BuildOptions(1000), pins)
+    datapath.keep((65534, 65533))
+    found = (BPFFS / "ctweb" / f"test-{os.getpid()}" / "maps").stat()
+    assert (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)) == (65534, 65533, 0o700)
+    datapath.close()
 
 
 @pytest.mark.parametrize("missing", ["connections", "per_cpu", "fresh"])

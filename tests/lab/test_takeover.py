@@ -131,6 +131,39 @@ def test_what_begins_while_no_process_is_there_is_tracked_and_marked(machines, h
     ctweb.check_conservation()
 
 
+NAT = """
+table ip cwme {{
+    chain postrouting {{
+        type nat hook postrouting priority srcnat
+        ip saddr {client} masquerade
+    }}
+}}
+"""
+
+
+def test_translated_connections_stay_what_they_are(machines, hook, tmp_path):
+    """Replies come under the tuple behind NAT, also while no process is there that could learn it again."""
+    client, router, server = machines
+    router.run("nft", "-f", "-", input=NAT.format(client=IPV4.client))
+    ctweb = Tracked(router, tmp_path, "--hook", hook, "--keep")
+    talk = Talk(client, server)
+    talk.go_on(5)
+    before = talk.check(ctweb)
+    assert before["srcnat"] == "true"
+    with talk.going_on():
+        ctweb.end(signal.SIGKILL)
+        rounds = talk.rounds
+        wait_for("packets go through meanwhile", lambda: talk.rounds > rounds + 10)
+        assert (pins(router) / "maps/translations").exists()
+        ctweb = Tracked(router, tmp_path, "--hook", hook, "--keep")
+    after = talk.check(ctweb)
+    ends = (".id", "reply-dst-address", "reply-src-address", "srcnat")
+    assert [after[name] for name in ends] == [before[name] for name in ends]
+    assert "took over the connections of an earlier run" in ctweb.log.read_text()
+    assert ctweb.get("/healthz")["counters"]["merged"] == 0
+    ctweb.check_conservation()
+
+
 def test_a_table_of_another_size_is_carried_over(machines, hook, tmp_path):
     client, router, server = machines
     config = "max-entries = {}\n" + CONFIG

@@ -86,6 +86,23 @@ def test_the_next_packet_of_either_side_counts_on_the_one_row(datapath):
     assert live(datapath).id.tolist() == [FIRST_ID + 2]
 
 
+def test_there_is_no_map_of_translations_before_any_are_expected():
+    """It takes 16 bytes for each connection that the table holds."""
+    with loaded(max_entries=1000) as datapath:
+        translations = Translations(datapath)
+        assert len(translations.read()) == translations.newest_dump() == 0
+        put(datapath, 1, first=1)
+        translations.learn([item(ENTRY, None, 1)])
+        assert datapath.read_counters()["COUNT_NAT_REFUSED"] == 1
+        assert not datapath.has_translations
+        datapath.expect_nat(True)
+        assert datapath.has_translations
+        translations.learn([item(ENTRY, None, 1)])
+        assert datapath.read_counters()["COUNT_NAT_REFUSED"] == 1
+        assert translations.read().leaves["id"].tolist() == [FIRST_ID + 1]
+        assert translations.newest_dump() == 1
+
+
 def test_a_translation_that_nf_conntrack_has_holds_for_the_next_connection_too(datapath):
     """Its entry may live longer than the table's."""
     reset(datapath)
