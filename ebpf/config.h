@@ -38,6 +38,7 @@ enum { SIZED_AT_START = 1 };
 struct size {
 	u64 max_entries;	/* connections the table holds */
 	u64 fresh_cells;	/* of the ring of new connections (fresh.h) */
+	u64 settled_note;	/* see hooks.h; 16 bits, not 0 */
 };
 
 #endif

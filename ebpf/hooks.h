@@ -49,6 +49,35 @@ static __always_inline bool came_in(struct __sk_buff *skb)
 	return ifindex && interfaces.lookup(&ifindex);
 }
 
+/* What ingress notes in an skb for egress: the packet is counted, on a connection of which packets have left before, so there is nothing to
+ * do for it on its way out. It stands in a field that the stack carries along and, since the tcindex classifier is gone, only sch_gred
+ * reads; egress takes it away again, before a queue sees the packet. The number is drawn at each start, so that what another
+ * namespace's tracker has noted in a packet that comes from there through a pair of veth devices is not taken for ours. */
+static __always_inline u32 settled_note(void)
+{
+	u32 zero = 0;
+	struct size *sized = size.lookup(&zero);
+
+	return sized ? sized->settled_note : 0;
+}
+
+/* At ingress, of a counted packet. */
+static __always_inline void leave_note(struct __sk_buff *skb, struct conn *conn)
+{
+	skb->tc_index = READ_ONCE(conn->status) & STATUS_CONFIRMED ? settled_note() : 0;
+}
+
+/* At egress. */
+static __always_inline bool take_note(struct __sk_buff *skb)
+{
+	u32 note = skb->tc_index;
+
+	if (!note || note != settled_note() || !skb->ingress_ifindex)
+		return false;
+	skb->tc_index = 0;
+	return true;
+}
+
 /* The compiler reads the context's pointers to the frame anew: what the verifier knows of how far one of them was checked would
  * make it walk the long way once for each point where the short one may leave off. */
 static __always_inline void start_over(void)
@@ -75,6 +104,9 @@ static __always_inline void look_at(struct __sk_buff *skb, struct frame *frame, 
 static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 ethertype)
 {
 	u32 zero = 0;
+
+	if (hook == EGRESS && take_note(skb))
+		return PASS_ON;
 	struct per_cpu *cpu = per_cpu.lookup(&zero);
 	if (!cpu)
 		return PASS_ON;
@@ -94,8 +126,11 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 		frame.gso_size = skb->gso_size;
 		if (frame.gso_size)
 			frame.gso_segs = skb->gso_segs;
-		if (conn && !counted && quick(conn, &frame, &cpu->quick, now, bits, cpu))
+		if (conn && !counted && quick(conn, &frame, &cpu->quick, now, bits, cpu)) {
+			if (hook == INGRESS)
+				leave_note(skb, conn);
 			return PASS_ON;
+		}
 	}
 
 	start_over();

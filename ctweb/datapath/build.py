@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import mmap
 import os
+import secrets
 import threading
 import time
 from dataclasses import dataclass
@@ -194,7 +195,7 @@ class Datapath:
 
     def _set_size(self) -> None:
         size = self.table("size")
-        size[size.Key(0)] = size.Leaf(self.options.max_entries, self.options.fresh_cells)
+        size[size.Key(0)] = size.Leaf(self.options.max_entries, self.options.fresh_cells, 1 + secrets.randbelow(0xFFFF))
 
     def apply(self, tracking: Tracking) -> None:
         """Put settings into force, from the next packet on. Raises OSError."""
