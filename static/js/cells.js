@@ -31,6 +31,22 @@ function part(className, host) {
 }
 
 /**
+ * Text that is cut in its middle where it is too long, if it is an IPv6 address: what tells hosts apart is its last group.
+ * @param {HTMLElement} host
+ * @returns {(text: string) => void}
+ */
+function bothEnds(host) {
+  const begin = part("begin", host);
+  const end = part("end", host);
+  return (text) => {
+    const last = text.lastIndexOf(":");
+    const cut = last > text.indexOf(":") ? last : text.length;
+    begin.textContent = text.slice(0, cut);
+    end.textContent = text.slice(cut);
+  };
+}
+
+/**
  * A painter that hands over only what changed.
  * @template {string | number | undefined} T
  * @param {(row: Row, age: number) => T} read
@@ -88,6 +104,7 @@ export const named = (name, field) => (host) => {
  */
 export const endpoint = (name, addressField, portField) => (host) => {
   const addressPart = part("address", host);
+  const write = bothEnds(addressPart);
   const portPart = part("port", host);
   return onChange(
     (row) => {
@@ -98,7 +115,7 @@ export const endpoint = (name, addressField, portField) => (host) => {
     (shown) => {
       const [value = "", named = "", service = ""] = shown.split(" ");
       const [address, port] = splitEndpoint(value);
-      addressPart.textContent = named || (port && address.includes(":") ? `[${address}]` : address);
+      write(named || (port && address.includes(":") ? `[${address}]` : address));
       addressPart.classList.toggle("named", named !== "");
       portPart.textContent = port && `:${service || port}`;
       addressPart.dataset.term = term(addressField, address);
@@ -117,11 +134,12 @@ function groupName(row) {
 /** What a group has in common; a click leads to its connections. @type {CellMaker} */
 export const group = (host) => {
   const value = part("value", host);
+  const write = bothEnds(value);
   const name = part("name", host);
   return onChange(
     (row) => `${row[".id"]}\n${groupName(row)}`,
     (_, row) => {
-      value.textContent = /** @type {string | undefined} */ (row["group"]) ?? "";
+      write(/** @type {string | undefined} */ (row["group"]) ?? "");
       value.dataset.term = row[".id"];
       name.textContent = groupName(row);
     },

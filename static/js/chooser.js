@@ -10,6 +10,8 @@ export class Chooser {
 
   /** Names are wanted, or no longer. @type {(change: {hosts?: boolean, services?: boolean}) => void} */
   onNames = () => {};
+  /** All as it was at first: the widths too. @type {() => void} */
+  onReset = () => {};
   /** @type {readonly string[]} */
   #first = DEFAULT_COLUMNS;
 
@@ -18,7 +20,10 @@ export class Chooser {
     this.dialog = dialog;
     for (const box of this.#boxes) box.addEventListener("change", () => this.onNames({ [box.name]: box.checked }));
     this.list = /** @type {HTMLElement} */ (dialog.querySelector(".chooser"));
-    dialog.querySelector(".dialog-foot")?.addEventListener("click", () => this.#use([...this.#first]));
+    dialog.querySelector(".dialog-foot")?.addEventListener("click", () => {
+      this.onReset();
+      this.#use([...this.#first]);
+    });
     dialog.addEventListener("click", (event) => {
       if (event.target === dialog) dialog.close();
     });

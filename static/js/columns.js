@@ -55,24 +55,25 @@ function extra(name, title, help, rest = {}) {
 const [origRate, origBytes, origPackets] = /** @type {[Column, Column, Column]} */ (traffic("→", "orig"));
 const [replRate, replBytes, replPackets] = /** @type {[Column, Column, Column]} */ (traffic("←", "repl"));
 
-/** An end by its numbers, and its names below. @param {Row} row @param {"src-address" | "dst-address"} end */
-function named(row, end) {
-  return [row[end], namesOf(row[end], row.protocol)].filter(Boolean).join("\n");
-}
+/** An end by its numbers, whole, and its names below. @param {string} end @returns {(row: Row) => string} */
+const whole = (end) => (row) => {
+  const value = String(row[end] ?? "");
+  return [value, namesOf(value, row.protocol)].filter(Boolean).join("\n");
+};
 
 /** @type {readonly Column[]} */
 export const COLUMNS = [
   { name: "flags", title: "Flags", help: "E expected, S seen-reply, A assured, C confirmed, D dying, F fasttrack, H hw-offload, s srcnat, d dstnat, h uses-helper.", width: 62, mono: true, cell: cells.flags, tooltip: (row) => explainFlags(row.flags) },
   { name: "protocol", title: "Proto", help: "IP protocol.", width: 76, cell: cells.named("protocol", "proto") },
-  { name: "src-address", title: "Source", help: "Who sent the first packet, with the port where the protocol has ports.", width: 198, grows: true, mono: true, cell: cells.endpoint("src-address", "src", "sport"), tooltip: (row) => named(row, "src-address") },
-  { name: "dst-address", title: "Destination", help: "Whom the first packet was sent to.", width: 198, grows: true, mono: true, cell: cells.endpoint("dst-address", "dst", "dport"), tooltip: (row) => named(row, "dst-address") },
+  { name: "src-address", title: "Source", help: "Who sent the first packet, with the port where the protocol has ports.", width: 198, grows: true, mono: true, cell: cells.endpoint("src-address", "src", "sport"), tooltip: whole("src-address") },
+  { name: "dst-address", title: "Destination", help: "Whom the first packet was sent to.", width: 198, grows: true, mono: true, cell: cells.endpoint("dst-address", "dst", "dport"), tooltip: whole("dst-address") },
   { name: "tcp-state", title: "State", help: "TCP state; for ICMP the type and id, for GRE the key.", width: 122, cell: cells.state },
   { name: "timeout", title: "Timeout", help: "How long until it is removed, should no packet come.", width: 92, numeric: true, ticks: true, cell: cells.timeout, tooltip: (row) => `${duration(row.timeout)} when last read` },
   origRate, replRate, origBytes, replBytes, origPackets, replPackets,
   extra("connection-mark", "Mark", "Connection mark set by a rule.", { cell: cells.named("connection-mark", "mark"), width: 90 }),
   extra("connection-type", "Type", "What a connection helper has recognised: ftp, tftp, pptp, sip, irc, h323, quake3.", { cell: cells.named("connection-type", "type"), width: 76 }),
-  extra("reply-src-address", "Reply source", "Where the answers come from: the destination after its translation.", { width: 188, grows: true, mono: true, cell: cells.endpoint("reply-src-address", "reply-src-address", "reply-src-port") }),
-  extra("reply-dst-address", "Reply destination", "Where the answers go: the source after its translation.", { width: 188, grows: true, mono: true, cell: cells.endpoint("reply-dst-address", "reply-dst-address", "reply-dst-port") }),
+  extra("reply-src-address", "Reply source", "Where the answers come from: the destination after its translation.", { width: 188, grows: true, mono: true, cell: cells.endpoint("reply-src-address", "reply-src-address", "reply-src-port"), tooltip: whole("reply-src-address") }),
+  extra("reply-dst-address", "Reply destination", "Where the answers go: the source after its translation.", { width: 188, grows: true, mono: true, cell: cells.endpoint("reply-dst-address", "reply-dst-address", "reply-dst-port"), tooltip: whole("reply-dst-address") }),
   extra("orig-fasttrack-bytes", "FastTrack bytes", "The part of the bytes that took the fast path.", { arrow: "→", numeric: true, cell: cells.count("orig-fasttrack-bytes"), width: 140 }),
   extra("repl-fasttrack-bytes", "FastTrack bytes", "The part of the reply bytes that took the fast path.", { arrow: "←", numeric: true, cell: cells.count("repl-fasttrack-bytes"), width: 140 }),
   extra("orig-fasttrack-packets", "FastTrack packets", "The part of the packets that took the fast path.", { arrow: "→", numeric: true, cell: cells.count("orig-fasttrack-packets"), width: 150 }),

@@ -3,7 +3,7 @@
 /** @import { Row } from "./protocol.js" */
 import { COLUMNS } from "./columns.js";
 import { FLAGS } from "./flags.js";
-import { clock, duration, grouped, rate, roughBytes } from "./format.js";
+import { clock, duration, grouped, rate, roughBytes, splitEndpoint } from "./format.js";
 import { make } from "./make.js";
 import { namesOf } from "./names.js";
 import { SAMPLES, Sparkline } from "./sparkline.js";
@@ -152,7 +152,9 @@ export class Detail {
   /** One end, with its names where those are wanted. @param {string} className @param {string} what @param {string} value @param {Row} row */
   #end(className, what, value, row) {
     const names = namesOf(value, row.protocol);
-    return make("p", className, make("small", "", what), value, ...(names ? [make("span", "names", names)] : []));
+    const [address, port] = splitEndpoint(value);
+    const end = port ? [value.slice(0, -port.length - 1), make("span", "port", `:${port}`)] : [address];
+    return make("p", className, make("small", "", what), ...end, ...(names ? [make("span", "names", names)] : []));
   }
 
   /** @param {Row} row @param {string} prefix @param {string} arrow @param {string} className */

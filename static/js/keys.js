@@ -13,6 +13,8 @@ export function bindKeys(bindings) {
     if (document.querySelector("dialog:modal") || (typing && event.key !== "Escape")) return;
     // Enter and space on a button press that button, but not one of a dialog that was closed a moment ago.
     if (target.matches("button, a") && !target.closest("dialog:not([open])") && (event.key === "Enter" || event.key === " ")) return;
+    // What scrolls by itself keeps the keys that do it.
+    if (target.closest("#detail, #charts") && /^(Page|Home|End)/.test(event.key)) return;
     const run = bindings[event.key];
     if (!run) return;
     event.preventDefault();

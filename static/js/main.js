@@ -8,6 +8,7 @@ import { Cards } from "./cards.js";
 import { Charts } from "./charts.js";
 import { Chooser } from "./chooser.js";
 import { CARD_COLUMNS, COLUMN, DEFAULT_COLUMNS, MIDDLE_COLUMNS } from "./columns.js";
+import { copyPlainly } from "./copying.js";
 import { Counters } from "./counters.js";
 import { Detail } from "./detail.js";
 import { Display } from "./display.js";
@@ -196,6 +197,7 @@ function chooseColumns(names) {
   useColumns();
 }
 chooser.onChange = chooseColumns;
+chooser.onReset = () => table.head.forgetWidths();
 table.head.onMove = (/** @type {string} */ name, /** @type {string | undefined} */ before) => {
   const rest = columnNames().filter((other) => other !== name);
   const at = before === undefined ? rest.length : rest.indexOf(before);
@@ -330,6 +332,8 @@ function filterBy(term, exclude) {
   askAnew();
 }
 
+copyPlainly(table.host);
+
 /** A tooltip is made when it is wanted, not for every row each second. */
 table.body.addEventListener("pointerover", (event) => {
   const target = /** @type {HTMLElement} */ (event.target);
@@ -376,6 +380,10 @@ bindKeys({
   k: () => step(-1),
   ArrowDown: () => step(1),
   ArrowUp: () => step(-1),
+  PageDown: () => table.turnPage(1),
+  PageUp: () => table.turnPage(-1),
+  Home: () => table.turnPage(-Infinity),
+  End: () => table.turnPage(Infinity),
   Enter: openDetail,
   " ": () => act.toggle(),
   x: () => act.remove(),

@@ -85,11 +85,8 @@ export class TableHead {
     const grip = document.createElement("span");
     grip.className = "grip";
     grip.addEventListener("pointerdown", (event) => this.#drag(event, column, cell));
-    grip.addEventListener("dblclick", () => {
-      delete this.widths[column.name];
-      this.#layOut();
-      this.onWidths();
-    });
+    grip.title = "Drag: width. Double click: as wide as what is in it.";
+    grip.addEventListener("dblclick", () => this.#fit(column));
     cell.append(button, grip);
     return cell;
   }
@@ -154,10 +151,28 @@ export class TableHead {
     );
   }
 
-  /** Hand the widths to the style sheet, for the headings and every row at once. */
-  #layOut() {
+  /** As wide as its heading and the rows on the page need. @param {Column} column */
+  #fit(column) {
+    this.#layOut(column);
+    const cells = /** @type {HTMLElement[]} */ ([...this.element.parentElement?.querySelectorAll(`[data-column="${CSS.escape(column.name)}"]`) ?? []]);
+    const needed = Math.max(...cells.map((cell) => cell.offsetWidth));
+    this.widths[column.name] = Math.min(MOST_WIDTH, Math.max(LEAST_WIDTH, needed + 1));
+    this.#layOut();
+    this.onWidths();
+  }
+
+  /** The widths that the columns have by themselves. */
+  forgetWidths() {
+    this.widths = {};
+    this.#layOut();
+    this.onWidths();
+  }
+
+  /** Hand the widths to the style sheet, for the headings and every row at once. @param {Column} [free] For now as wide as it needs. */
+  #layOut(free) {
     const width = (/** @type {Column} */ column) => this.widths[column.name] ?? column.width;
     const tracks = this.#columns.map((column) => {
+      if (column === free) return "max-content";
       const fixed = !column.grows || column.name in this.widths;
       return fixed ? `${width(column)}px` : `minmax(${width(column)}px, 1fr)`;
     });

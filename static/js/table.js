@@ -186,9 +186,20 @@ export class Table {
     if (this.#scale.factor === 1 || event.ctrlKey || event.deltaY === 0) return;
     event.preventDefault();
     const unit = [1, this.#scale.rowHeight, this.#scale.view][event.deltaMode] ?? 1;
-    this.#scale.moveTo(this.#scale.top + event.deltaY * unit);
-    this.#place();
     this.host.scrollLeft += event.deltaX;
+    this.#moveBy(event.deltaY * unit);
+  }
+
+  /** A page further, so that its last row becomes the first; the browser's own pages would be as coarse as the scroll bar. @param {number} pages */
+  turnPage(pages) {
+    const { rowHeight, view } = this.#scale;
+    this.#moveBy(pages * Math.max(1, Math.floor(view / rowHeight) - 1) * rowHeight);
+  }
+
+  /** @param {number} pixels Of the table's own. */
+  #moveBy(pixels) {
+    this.#scale.moveTo(this.#scale.top + pixels);
+    this.#place();
     this.onScroll();
     this.#paint(false);
   }

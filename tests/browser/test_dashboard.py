@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import socket
+from contextlib import ExitStack
 
 from lab.network import IPV4
 from playwright.sync_api import Page, expect
@@ -253,3 +254,28 @@ def test_on_a_middling_screen_the_rates_are_in_sight(server: Server, page: Page)
     # What was chosen stays as it was chosen.
     page.goto("/?columns=flags,protocol,timeout")
     expect(page.locator(HEADINGS)).to_have_text(["Flags", "Proto", "Timeout"])
+
+
+def test_on_a_tablet_the_panel_lies_below_the_table(server: Server, page: Page) -> None:
+    page.set_viewport_size({"width": 768, "height": 1024})
+    with ExitStack() as stack:
+        for _ in range(40):
+            stack.enter_context(server.udp(5151)).send(b"1")
+        page.goto("/?filter=dport:5151&sort=src-address")
+        expect(page.locator("#table")).to_have_attribute("aria-rowcount", "41")
+        width = page.locator("#table").bounding_box()["width"]
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        panel = page.locator("#detail")
+        expect(panel.get_by_role("button", name="Remove")).to_be_in_viewport(ratio=1)
+        table, below = page.locator("#table").bounding_box(), panel.bounding_box()
+        assert (table["width"], below["width"]) == (width, width)
+        assert table["y"] + table["height"] <= below["y"]
+        assert table["height"] > below["height"]
+        # Walking on, the chosen row never goes below it.
+        for _ in range(39):
+            page.keyboard.press("j")
+        chosen = page.locator(".row.selected")
+        expect(chosen).to_have_attribute("aria-rowindex", "41")
+        box = chosen.bounding_box()
+        assert box["y"] + box["height"] <= below["y"] + 1
