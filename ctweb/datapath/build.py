@@ -15,8 +15,10 @@ import msgspec
 import numpy as np
 
 from ctweb.datapath.bpf import TestRunner
+from ctweb.datapath.c_types import type_of
 from ctweb.datapath.clock import Clock, tick_nanoseconds
-from ctweb.datapath.image import SOURCE, BuildError, Image, compile_image, read_source, type_of
+from ctweb.datapath.compiler import compile_image
+from ctweb.datapath.image import SOURCE, BuildError, Image, read_source
 from ctweb.datapath.image_cache import image_for
 from ctweb.datapath.map import Map
 from ctweb.datapath.pins import Kept, Layout, Pins, namespace_cookie

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import msgspec
 
-from ctweb.datapath.image import HEADERS, Image, bcc_version
+from ctweb.datapath import libbcc
+from ctweb.datapath.image import HEADERS, Image
 
 log = logging.getLogger(__name__)
 
@@ -86,7 +87,7 @@ def _locked(place: Path) -> Iterator[None]:
 
 def _key(text: str, flags: list[str]) -> str:
     """Whatever the compiler's work depends on."""
-    parts = [_FORMAT, text, *flags, bcc_version(), platform.machine(), platform.release()]
+    parts = [_FORMAT, text, *flags, libbcc.version(), platform.machine(), platform.release()]
     parts += [f"{path.name}\0{path.read_text()}" for path in sorted(HEADERS.rglob("*.h"))]
     return hashlib.sha256("\0\0".join(parts).encode()).hexdigest()
 

@@ -13,7 +13,9 @@ from typing import Any
 import msgspec
 
 from ctweb.datapath.bpf import MAP_CREATE, bpf
-from ctweb.datapath.image import MapShape, type_of
+from ctweb.datapath.c_types import type_of
+from ctweb.datapath.image import MapShape
+from ctweb.datapath.libbcc import lib
 
 _PERCPU = frozenset({5, 6, 10})  # BPF_MAP_TYPE_PERCPU_HASH, _PERCPU_ARRAY, _LRU_PERCPU_HASH
 _ARRAYS = frozenset({2, 6})  # BPF_MAP_TYPE_ARRAY, _PERCPU_ARRAY: every element is always there
@@ -31,9 +33,7 @@ class Map(MutableMapping[Any, Any]):
     """
 
     def __init__(self, shape: MapShape, descriptor: int) -> None:
-        from bcc.libbcc import lib  # noqa: PLC0415  # the distribution's module
-
-        self._lib = lib
+        self._lib = lib()
         self.shape = shape
         self.map_fd = descriptor
         self.Key = type_of(shape.key)
@@ -43,11 +43,9 @@ class Map(MutableMapping[Any, Any]):
     @classmethod
     def create(cls, shape: MapShape, holding: MapShape | None = None) -> Map:
         """A new map; one of maps is for those that look like `holding`, of any number of entries. Raises OSError."""
-        from bcc.libbcc import lib  # noqa: PLC0415
-
         if holding:
             return cls(shape, _create_map_of_maps(shape, holding))
-        descriptor = lib.bcc_create_map(
+        descriptor = lib().bcc_create_map(
             shape.type, shape.name.encode()[:15], shape.key_size, shape.leaf_size, shape.entries, shape.flags
         )
         if descriptor < 0:

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctweb.datapath.libbcc import lib
 from ctweb.datapath.map import Map
 from ctweb.table.columns import Columns
 
@@ -43,9 +44,7 @@ class Batches:
 
     def __init__(self, table: Map, name: str) -> None:
         """`name`: what error messages call it."""
-        from bcc.libbcc import lib  # noqa: PLC0415  # the distribution's module: who only reads columns needs none
-
-        self._lookup_batch = lib.bpf_lookup_batch
+        self._lookup_batch = lib().bpf_lookup_batch
         self._fd: int = table.map_fd
         self._name = name
         self.key, self.leaf = np.dtype(table.Key), np.dtype(table.Leaf)

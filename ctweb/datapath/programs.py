@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Literal
 
 from ctweb.datapath.image import BuildError, Code, Image, captured_stderr, last_words
+from ctweb.datapath.libbcc import lib
 from ctweb.datapath.map import Map
 
 _KINDS = {"tc": 3, "xdp": 6}  # BPF_PROG_TYPE_SCHED_CLS, _XDP
@@ -85,11 +86,9 @@ class Programs(Mapping[str, int]):
             calls[calls.Key(0)] = calls.Leaf(self[program])
 
     def _load(self, code: Code) -> int:
-        from bcc.libbcc import lib  # noqa: PLC0415
-
         instructions = code.linked({name: each.map_fd for name, each in self._maps.items()})
         with captured_stderr() as said:
-            descriptor: int = lib.bcc_prog_load(
+            descriptor: int = lib().bcc_prog_load(
                 _KINDS[code.kind], code.name.encode(), instructions, len(instructions), self._licence, 0, 0, None, 0
             )
             if descriptor < 0:

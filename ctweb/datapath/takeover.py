@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctweb.datapath.image import MapShape
+from ctweb.datapath.libbcc import lib
 from ctweb.datapath.map import Map
 from ctweb.datapath.maps import Batches
 from ctweb.datapath.pins import Kept, Layout
@@ -122,9 +123,7 @@ def _carry_totals(totals: Map, layout: Layout, datapath: Datapath, over: NDArray
 
 
 def _insert(table: Map, keys: NDArray[Any], leaves: NDArray[Any]) -> None:
-    from bcc.libbcc import lib  # noqa: PLC0415  # the distribution's module
-
     keys, leaves = np.ascontiguousarray(keys), np.ascontiguousarray(leaves)
     count = ctypes.c_uint32(len(keys))
-    if len(keys) and lib.bpf_update_batch(table.map_fd, keys.ctypes.data, leaves.ctypes.data, ctypes.byref(count)):
+    if len(keys) and lib().bpf_update_batch(table.map_fd, keys.ctypes.data, leaves.ctypes.data, ctypes.byref(count)):
         raise OSError(ctypes.get_errno(), f"{count.value} of {len(keys)} connections could be carried over")
