@@ -186,6 +186,7 @@ def fasttracked(lab: Lab, state: Path, replies_to: str) -> Iterator[None]:
         )  # fmt: skip
         interfaces.attach()
         stack.callback(interfaces.stop)
+        stack.enter_context(fasttrack.running(interfaces.replace))
         deadline = time.monotonic() + 60
         while True:
             lab.there(CONNECTIONS)

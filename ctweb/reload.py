@@ -12,6 +12,7 @@ import msgspec
 
 from ctweb import service
 from ctweb.config import Config, ConfigError
+from ctweb.datapath.attach import AttachError
 from ctweb.datapath.build import BuildError
 from ctweb.datapath.conntrack import Conntrack
 from ctweb.datapath.rulebook import Rulebook
@@ -69,7 +70,7 @@ class Reload:
             service.reloading()
             try:
                 log.info("reloaded: %s", self.reload())
-            except (ConfigError, RuleError, BuildError, OSError) as error:
+            except (ConfigError, RuleError, AttachError, BuildError, OSError) as error:
                 log.error("not reloaded: %s; everything stays as it was", error)
             except Exception as error:  # without this thread there would be no other reload
                 log.error("not reloaded: %s: %s", type(error).__name__, error)
@@ -78,7 +79,7 @@ class Reload:
     def reload(self) -> str:
         """Read the configuration and put it into force, all of it or nothing; what changed, in words.
 
-        Raises ConfigError, RuleError, BuildError or OSError.
+        Raises ConfigError, RuleError, AttachError, BuildError or OSError.
         """
         new, old = self._read(), self.config
         certificate = self._certificate.renewed(new.tls) if self._certificate is not None and new.tls else None

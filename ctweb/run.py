@@ -153,9 +153,9 @@ def _run(
     stack.callback(interfaces.stop)
     # Packets are counted from here on. What interfaces and rules may want later takes root to load: see privileges.py.
     datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
-    stack.enter_context(rulebook.fasttrack.swapping(interfaces.replace))
     program = _give_up_root(account, reread)
     conntrack.start()
+    stack.enter_context(rulebook.fasttrack.running(interfaces.replace))
     interfaces.start()
     enabled.start(interfaces.set_attached)
     stack.callback(enabled.stop)

@@ -26,6 +26,7 @@ from ctweb.datapath.interfaces import Interface
 from ctweb.datapath.maps import keys
 from ctweb.datapath.marking import indexes_of
 from ctweb.datapath.translations import Standing
+from ctweb.datapath.way_changes import WayChanges
 from ctweb.matching import matches
 from ctweb.rules import Rule
 from ctweb.table.columns import Columns
@@ -56,6 +57,7 @@ class FastTrack:
         self._settings = datapath.table("fasttrack")
         self._free = list(range(datapath.options.entries["rewrites"]))  # places; this and the next of the sweep alone
         self._changing = threading.Lock()  # one change of rules at a time; held around everything else
+        self._ways = WayChanges(datapath.table("way_changes"))
         self._lock = threading.Lock()  # held while any of the following changes
         self._rules: Mapping[int, Rule] = {}
         self._interfaces: Mapping[int, Interface] = {}
@@ -74,6 +76,7 @@ class FastTrack:
         self._rewritten: dict[int, int] = {}  # id of the connection -> place of its rewrite
         self._last_error = ""
         self._swap: Callable[[Mapping[str, int]], None] | None = None
+        self._swapped_in: bool | None = None  # whether the fast program is what is attached; None: here and there
 
     @property
     def programs(self) -> Mapping[str, int]:
@@ -98,17 +101,39 @@ class FastTrack:
     def set(self, rules: Mapping[int, Rule]) -> None:
         """Put these rules, by their number in the configuration, into force; connections follow at the next sweep.
 
-        What the ones before have fasttracked takes the normal way from here on. Raises BuildError, OSError.
+        What the ones before have fasttracked takes the normal way from here on.
+        Raises BuildError, AttachError, OSError; then those before stay.
         """
         with self._changing:
             before = self._rules
-            if rules and self._decider is None:
-                self._decider = TestRunner(self._datapath.programs["fasttrack_decide"])
-            with self._lock:
-                self._rules = dict(rules)
-                self._enforce()
-            if self._swap and bool(before) != bool(rules):
-                self._swap(self.programs)
+            try:
+                if rules and self._decider is None:
+                    self._decider = TestRunner(self._datapath.programs["fasttrack_decide"])
+                self._put_in_force(rules)
+            except Exception:
+                try:
+                    self._put_in_force(before)
+                except Exception as error:  # the first one is raised; nothing goes fast by rules that are not there
+                    log.error("fasttrack: cannot go back to the rules before: %s", error)
+                raise
+
+    def _put_in_force(self, rules: Mapping[int, Rule]) -> None:
+        """Raises BuildError, AttachError, OSError."""
+        with self._lock:
+            self._rules = dict(rules)
+            self._enforce()
+        if self._swap and self._swapped_in != bool(rules):
+            self._swapped_in = None  # some of them may be, if it fails
+            self._swap(self.programs)
+            self._swapped_in = bool(rules)
+        self._follow_ways()
+
+    def _follow_ways(self) -> None:
+        """Raises OSError."""
+        if self._rules and self._swap:
+            self._ways.start()
+        else:
+            self._ways.stop()
 
     def interfaces_are(self, interfaces: Mapping[int, Interface]) -> None:
         """Take notice of the interfaces that there are."""
@@ -124,12 +149,15 @@ class FastTrack:
             self._enforce()
 
     @contextmanager
-    def swapping(self, swap: Callable[[Mapping[str, int]], None]) -> Iterator[None]:
-        """While it lasts, other programs are put in the place of the attached ones by `swap` (Interfaces.replace).
+    def running(self, swap: Callable[[Mapping[str, int]], None]) -> Iterator[None]:
+        """While it lasts, with rules there is a thread that follows changes of routes, so that next hops may be kept.
 
-        Afterwards everything takes the normal way, also if programs stay attached.
+        With other rules, other programs are put in the place of the attached ones by `swap` (Interfaces.replace).
+        Afterwards everything takes the normal way, also if programs stay attached. Raises OSError.
         """
-        self._swap = swap
+        with self._changing:
+            self._swap, self._swapped_in = swap, bool(self._rules)
+            self._follow_ways()
         try:
             yield
         finally:
@@ -168,9 +196,9 @@ class FastTrack:
             except ValueError as why:
                 refusals.append(f"rule {number}: {why}")
         if in_force != self._in_force:
+            self._settings[self._settings.Key(0)] = self._settings.Leaf()  # stamp 0: nothing goes fast
             self._in_force = in_force
             self._stamp = 0
-            self._settings[self._settings.Key(0)] = self._settings.Leaf()  # stamp 0: nothing goes fast
         if tuple(refusals) != self._refusals:
             self._refusals = tuple(refusals)
             for line in refusals:

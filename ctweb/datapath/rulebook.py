@@ -23,7 +23,10 @@ class Rulebook:
         return self._rules
 
     def set(self, rules: Sequence[Rule]) -> None:
-        """Put these into force instead of those before. Raises RuleError, BuildError, OSError; then those stay."""
+        """Put these into force instead of those before.
+
+        Raises RuleError, BuildError, AttachError, OSError; then those before stay.
+        """
         numbered = {number: rule for number, rule in enumerate(rules, 1) if rule.action == FASTTRACK}
         before = self._marking.rules
         self._marking.set([rule for rule in rules if rule.action != FASTTRACK])

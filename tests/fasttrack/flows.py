@@ -129,7 +129,8 @@ class Datagrams:
             with suppress(TimeoutError):
                 yield sock.recvfrom(2000)
 
-    def end(self) -> None:
+    def stop(self) -> None:
+        """No more is sent, and what is under way has arrived. May be called twice."""
         self._ending.set()
         self._threads[0].join()
         deadline = time.monotonic() + 10
@@ -140,6 +141,9 @@ class Datagrams:
             thread.join()
         self.near.close()
         self.far.close()
+
+    def end(self) -> None:
+        self.stop()
         assert self.received == set(range(self.sent))
         assert len(self.answers) == self.answered
 
