@@ -32,7 +32,7 @@ static __always_inline int decide(struct conn *conn, u64 word, u64 expires, u64 
 		return tcp_packet(conn, word, expires, now, packet, direction, settings, scratch, change);
 	case PROTOCOL_UDP:
 	case PROTOCOL_UDPLITE:
-		udp_packet(conn, word, direction, now, settings, change);
+		udp_packet(conn, packet->tuple.protocol, word, direction, now, settings, change);
 		break;
 	case PROTOCOL_ICMP:
 	case PROTOCOL_ICMPV6:

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 SECOND = 10**9
-HOSTS = {4: [bytes((10, 0, 0, n)) for n in (1, 2, 3, 200)],
-         6: [bytes.fromhex("20010db8") + bytes(11) + bytes((n,)) for n in (1, 2, 3, 200)]}  # fmt: skip
+# Two on either side of the router that judges the model (judge.py).
+HOSTS = {4: [bytes((10, 0, 0, n)) for n in (2, 3, 130, 131)],
+         6: [struct.pack("!IH9xB", 0x20010DB8, side, n) for side in (1, 2) for n in (2, 3)]}  # fmt: skip
 PORTS = (1, 21, 53, 69, 80, 1000, 1001, 5060, 0x00FF, 0xFF00, 65535)
 EDGES = (0, 1, 2, 0xFFFFFFFF, 0xFFFFFFFE, 0x7FFFFFFF, 0x80000000)
 WAITS = (0,) * 40 + (1_000_000, 4_000_000, 500_000_000, SECOND, 3 * SECOND, 11 * SECOND, 40 * SECOND, 70 * SECOND)

@@ -209,7 +209,7 @@ class Model:
         replied = there.seen_reply
         if protocol in (UDP, UDPLITE):
             there.expires = now + self.timeouts["stream" if replied or direction == REPLY else "udp"]
-            there.assured |= replied and now > there.created + ASSURED_AFTER
+            there.assured |= replied and (protocol == UDPLITE or now > there.created + ASSURED_AFTER)
         elif protocol in (ICMP, ICMPV6):
             there.expires = now + self.timeouts["icmp"]
         else:
