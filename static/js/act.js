@@ -82,15 +82,14 @@ export class Act {
   /** Those that are picked; without any, the one that is chosen. @param {Row} [one] */
   remove(one) {
     if (!this.#allowed || this.display.message?.group) return;
-    const chosen = this.display.at(this.table.selectedIndex)?.row;
+    const chosen = this.table.selected;
     const rows = one ? [one] : this.picks.count ? this.picks.rows : chosen ? [chosen] : [];
     if (rows.length) this.#removal.askAbout(rows);
   }
 
   /** Pick the chosen row, or let it go. */
   toggle() {
-    const index = this.table.selectedIndex;
-    this.#toggle(this.display.at(index)?.row, index);
+    this.#toggle(this.table.selected, this.table.selectedIndex);
   }
 
   /** @param {Row | undefined} row @param {number} index Where it stands. */

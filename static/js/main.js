@@ -275,11 +275,13 @@ function step(by) {
   const [first, last] = table.seen;
   const from = table.selectedIndex;
   const inView = from >= first && from <= last;
-  table.select(inView ? Math.min(display.count - 1, Math.max(0, from + by)) : by > 0 ? first : last);
+  // Where the chosen one has gone, the next one stands in its place.
+  const next = table.selected || by < 0 ? from + by : from;
+  table.select(inView ? Math.min(display.count - 1, Math.max(0, next)) : by > 0 ? first : last);
 }
 
 function openDetail() {
-  const row = display.at(table.selectedIndex)?.row;
+  const row = table.selected;
   if (!row) return;
   if (display.message?.group) {
     filterBy(row[".id"], false);

@@ -153,6 +153,12 @@ export class Table {
     return this.#selectedIndex;
   }
 
+  /** The row that was chosen, as long as it stands near where it was seen: no other one takes its place. */
+  get selected() {
+    const row = this.#selectedIndex < 0 ? undefined : this.source.at(this.#selectedIndex)?.row;
+    return row?.[".id"] === this.#selectedId ? row : undefined;
+  }
+
   /** @param {number} index -1 for none. */
   select(index) {
     const shown = index < 0 ? undefined : this.source.at(index);
@@ -260,6 +266,7 @@ export class Table {
       if (slot.index < first || slot.index >= last) this.#hide(slot);
     }
     let selected = "";
+    const stands = this.selected !== undefined;
     for (let index = first; index < last; index++) {
       const slot = /** @type {Slot} */ (this.#slots[index % this.#slots.length]);
       const moved = slot.index !== index;
@@ -269,7 +276,7 @@ export class Table {
         slot.element.style.transform = `translateY(${top}px)`;
       }
       if (all || moved || slot.element.classList.contains("waiting")) this.#paintRow(slot, index);
-      const chosen = index === this.#selectedIndex;
+      const chosen = stands && index === this.#selectedIndex;
       slot.element.classList.toggle("selected", chosen);
       slot.element.setAttribute("aria-selected", String(chosen));
       if (chosen) selected = slot.element.id;
