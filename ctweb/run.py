@@ -16,7 +16,7 @@ import msgspec
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from ctweb import first_user, instance, log, privileges, reach, service
+from ctweb import allocator, first_user, instance, log, privileges, reach, service
 from ctweb.capacity import default_max_entries, machine_memory
 from ctweb.config import Config, ConfigError, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
@@ -80,6 +80,7 @@ def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Conf
     Raises RunError, with nothing left attached.
     """
     log.set_up(as_json=log_json)
+    allocator.give_large_blocks_back()
     stop = _StopAsked()  # until the server takes over
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
