@@ -6,10 +6,10 @@ import os
 import time
 from contextlib import ExitStack
 
-from lab.network import Ends, wait_for
+from lab.network import IPV4, IPV6, Ends, wait_for
 from lab.tracked import NUMBERS, Row
 
-from fasttrack.conftest import FORWARDED, MASQUERADED, PORTS, Flow, Lab, fast
+from fasttrack.conftest import FORWARDED, MASQUERADED, PLAIN, PORTS, Flow, Lab, fast
 from fasttrack.flows import datagrams, transfer
 
 SHORT = 3  # seconds that nf_conntrack keeps an entry without packets
@@ -91,24 +91,44 @@ def test_entries_outlive_their_timeouts_and_the_windows_they_miss(lab: Lab, ends
     assert lab.invalid() == invalid
 
 
+def counters(lab: Lab) -> dict[str, int]:
+    found: dict[str, int] = lab.ctweb.get("/healthz")["counters"]
+    return found
+
+
 def test_totals(lab: Lab):
-    counters = lab.ctweb.get("/healthz")["counters"]
-    assert 0 < counters["fasttrack-packets"] < counters["offered-packets"]
-    assert 0 < counters["fasttrack-bytes"] < counters["offered-bytes"]
-    assert lab.ctweb.rows(fasttrack="yes")
+    """What goes fast is in the totals, to the packet and the byte, as a part of what is met."""
+    before = counters(lab)
+    with datagrams(lab, IPV4, PLAIN) as flow:
+        lab.wait_until_fast(flow, more=200)
+
+    def sides() -> list[tuple[int, int]]:
+        """What the row has, and what the totals have in addition."""
+        now, row = counters(lab), lab.row(flow)
+        return [
+            (int(row[f"orig-fasttrack-{unit}"]) + int(row[f"repl-fasttrack-{unit}"]),
+             now[f"fasttrack-{unit}"] - before[f"fasttrack-{unit}"])
+            for unit in ("packets", "bytes")
+        ]  # fmt: skip
+
+    wait_for("row and totals agree", lambda: all(row == total for row, total in sides()), sides)
+    now = counters(lab)
+    for unit in ("packets", "bytes"):
+        assert 0 < now[f"fasttrack-{unit}"] < now[f"offered-{unit}"]
 
 
 def test_what_has_ended_is_in_the_totals(lab: Lab):
     """Packets and bytes met = those of live connections + of ended ones + of none; also of what went fast."""
-    live = lab.ctweb.rows(fasttrack="yes")
-    assert live
-    before = lab.ctweb.get("/healthz")["counters"]["ended-packets"]
+    with datagrams(lab, IPV4, PLAIN) as one, datagrams(lab, IPV6, MASQUERADED) as other:
+        for flow in (one, other):
+            lab.wait_until_fast(flow)
+    live = [lab.row(flow) for flow in (one, other)]
+    before = counters(lab)
     lab.router.run(*lab.ctweb.cli("remove", "--yes", "fasttrack:yes"))
-    gone = sum(int(row["orig-packets"]) + int(row["repl-packets"]) for row in live)
-    wait_for("they are over", lambda: lab.ctweb.get("/healthz")["counters"]["ended-packets"] >= before + gone)
-
-    def missing() -> list[int]:
-        counters = lab.ctweb.get("/healthz")["counters"]
-        return [counters["unaccounted-packets"], counters["unaccounted-bytes"]]
-
-    wait_for("nothing is missing", lambda: missing() == [0, 0], missing)
+    gone = sum(int(row[f"{way}-packets"]) for row in live for way in ("orig", "repl"))
+    wait_for("they are over", lambda: counters(lab)["ended-packets"] >= before["ended-packets"] + gone)
+    wait_for("nothing is missing", lambda: not lab.ctweb.unaccounted(), lab.ctweb.unaccounted)
+    now = counters(lab)
+    for unit in ("packets", "bytes"):
+        assert now[f"fasttrack-{unit}"] >= before[f"fasttrack-{unit}"] > 0
+    assert not lab.ctweb.rows(fasttrack="yes")
