@@ -15,6 +15,7 @@ from lab.network import Ends
 from fasttrack.conftest import FORWARDED, Lab
 
 CHUNK = 1 << 16
+STILL = 3  # seconds without a packet: what has not come is lost
 PAUSE = 0.004  # seconds between chunks: enough packets, and time for others
 
 
@@ -133,8 +134,10 @@ class Datagrams:
         """No more is sent, and what is under way has arrived. May be called twice."""
         self._ending.set()
         self._threads[0].join()
-        deadline = time.monotonic() + 10
-        while (len(self.received) < self.sent or len(self.answers) < self.answered) and time.monotonic() < deadline:
+        seen, until = 0, time.monotonic() + STILL
+        while (len(self.received) < self.sent or len(self.answers) < self.answered) and time.monotonic() < until:
+            if (now := len(self.received) + len(self.answers)) > seen:
+                seen, until = now, time.monotonic() + STILL
             time.sleep(0.02)
         self._over.set()
         for thread in self._threads:
@@ -142,10 +145,19 @@ class Datagrams:
         self.near.close()
         self.far.close()
 
+    def lost(self) -> list[int]:
+        """The numbers of those that did not arrive, once all have that will."""
+        self.stop()
+        return sorted(set(range(self.sent)) - self.received)
+
     def end(self) -> None:
         self.stop()
         assert self.received == set(range(self.sent))
         assert len(self.answers) == self.answered
+
+
+def in_one_piece(numbers: list[int]) -> bool:
+    return not numbers or numbers == list(range(numbers[0], numbers[-1] + 1))
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -12,8 +13,10 @@ from lab.network import IPV4, IPV6, Ends, wait_for
 from lab.tracked import CONFIG, Row, Tracked
 
 from fasttrack.conftest import FASTTRACK, FORWARDED, MASQUERADED, PLAIN, Lab, fast
-from fasttrack.flows import Datagrams, Transfer, datagrams, transfer
+from fasttrack.flows import Datagrams, Transfer, datagrams, in_one_piece, transfer
 from fasttrack.wire import mac
+
+ETH_P_IP = 0x0800
 
 
 @contextmanager
@@ -123,12 +126,59 @@ def test_the_neighbour_gets_another_address(lab: Lab):
             lab.router.ip(f"neigh replace {end.server} lladdr {old.hex(':')} dev wan nud reachable")
 
 
+def test_what_a_changed_address_loses_had_arrived_there(lab: Lab):
+    """The router learns the address before the server has it: until then, and only then, nothing can arrive."""
+    old, new = mac(lab.server, "eth0"), b"\x02\0\0\0\x77\x02"
+    udp = Datagrams(lab, IPV4, PLAIN)
+    with ExitStack() as stack:
+        stack.callback(udp.stop)
+        lab.wait_until_fast(udp, more=100)
+        tap = stack.enter_context(lab.server.socket(socket.AF_PACKET, socket.SOCK_RAW))
+        tap.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+        with lab.server.entered():
+            tap.bind(("eth0", ETH_P_IP))
+        lab.router.ip(f"neigh replace 10.9.2.2 lladdr {new.hex(':')} dev wan nud reachable")
+        met = udp.sent
+        wait_for("some are sent there", lambda: udp.sent > met + 100)
+        lab.server.ip(f"link set eth0 address {new.hex(':')}")
+        lab.wait_until_fast(udp, more=100)
+        lost = udp.lost()
+        assert len(lost) > 50
+        assert in_one_piece(lost)
+        assert lost == numbers(tap, udp.sport, new)
+        lab.server.ip(f"link set eth0 address {old.hex(':')}")
+        lab.router.ip(f"neigh replace 10.9.2.2 lladdr {old.hex(':')} dev wan nud reachable")
+
+
+def numbers(tap: socket.socket, sport: int, to: bytes) -> list[int]:
+    """Of the flow's datagrams that came to this address of the link layer when it was not the interface's."""
+    tap.settimeout(0.5)
+    found = []
+    while True:
+        try:
+            frame, where = tap.recvfrom(2000)
+        except TimeoutError:
+            return found
+        if where[2] == socket.PACKET_OTHERHOST and frame[:6] == to and frame[34:36] == sport.to_bytes(2, "big"):
+            found.append(int.from_bytes(frame[42:46], "big"))
+
+
 def test_an_interface_goes_down_and_comes_up(lab: Lab):
-    with traffic(lab, lossless=False) as flows:
-        lab.router.ip("link set wan down")
-        lab.router.ip("link set wan up", "addr replace fd09:2::1/64 dev wan nodad")
-        for flow in flows:
-            lab.wait_until_fast(flow, more=100)
+    udp = Datagrams(lab, IPV4, FORWARDED)
+    try:
+        with traffic(lab, lossless=False) as flows:
+            lab.wait_until_fast(udp)
+            lab.router.ip("link set wan down")
+            met = udp.sent
+            wait_for("some are sent meanwhile", lambda: udp.sent > met + 50)
+            lab.router.ip("link set wan up", "addr replace fd09:2::1/64 dev wan nodad")
+            for flow in (*flows, udp):
+                lab.wait_until_fast(flow, more=100)
+        lost = udp.lost()
+        assert set(range(met + 10, met + 50)) <= set(lost)  # there was no way
+        assert in_one_piece(lost)
+    finally:
+        udp.stop()
 
 
 def test_the_other_end_takes_no_redirected_packets_any_more(lab: Lab):
