@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.figure import Figure, Samples
+from bench.random_order import check, counts, fill_floor, floor_program
 from bench.router import ACK, PUSH, TCP, Packets, Router, nf_conntrack_buckets, nf_conntrack_max, router
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
 from ctweb.settings import Tracking
@@ -58,6 +59,27 @@ def _udp(way: Router, ways: Ways, connections: int, sent: int, rounds: int) -> I
         )  # fmt: skip
 
 
+def _tcp(way: Router, ways: Ways, datapath: Datapath, sent: int, rounds: int) -> Iterator[Figure]:
+    # A turn of all connections sends the next bytes of each; no turn leaves the window, which is 64 KB.
+    kind = Packets(TCP, FEW, flags=ACK | PUSH, seq=2, ack=2, step=6)
+    with floor_program(datapath.options.max_entries) as (floor, table):
+        fill_floor(table, datapath)
+        counted = counts(table)
+        with_floor: Ways = {**ways, "floor": lambda: way.hooked(floor, way.nothing)}
+        costed = costs(way, with_floor, kind, sent, rounds)
+        check(table, counted + sent * rounds)
+    plain = statistics.median(costed["plain"].values)
+    yield Figure.compare(
+        f"added to a forwarded packet, {FEW:,} established TCP connections, both hooks",
+        "ns", added(costed, "ctweb"), f"{NF_CONNTRACK}, to {plain:,.0f} ns without", added(costed, "nf_conntrack"),
+        most_ratio=MOST_OF_NF_CONNTRACK,
+    )  # fmt: skip
+    yield Figure.compare(
+        "the same by the floor program at ingress and one that does nothing at egress, the least that counts at all",
+        "ns", added(costed, "floor"), NF_CONNTRACK, added(costed, "nf_conntrack"),
+    )  # fmt: skip
+
+
 def figures(packets: int, rounds: int, many: int = MANY) -> Iterator[Figure]:
     """packets: of one sample, of few connections; of `many`, each sends one in a sample."""
     datapath = compile_datapath(BuildOptions(max_entries=many + FEW))
@@ -71,16 +93,7 @@ def figures(packets: int, rounds: int, many: int = MANY) -> Iterator[Figure]:
                 if name != "plain":
                     with enter():
                         way.establish(FEW)
-            # A turn of all connections sends the next bytes of each; no turn leaves the window, which is 64 KB.
-            kind = Packets(TCP, FEW, flags=ACK | PUSH, seq=2, ack=2, step=6)
-            costed = costs(way, ways, kind, packets, rounds)
-            plain = statistics.median(costed["plain"].values)
-            yield Figure.compare(
-                f"added to a forwarded packet, {FEW:,} established TCP connections, both hooks",
-                "ns", added(costed, "ctweb"), f"{NF_CONNTRACK}, to {plain:,.0f} ns without",
-                added(costed, "nf_conntrack"),
-                most_ratio=MOST_OF_NF_CONNTRACK,
-            )  # fmt: skip
+            yield from _tcp(way, ways, datapath, packets, rounds)
             yield from _udp(way, ways, many, many, rounds)  # last: what is in nf_conntrack's table slows the others
     finally:
         datapath.close()

@@ -61,21 +61,27 @@ class Driver:
 
 
 @contextmanager
-def driven(entries: int) -> Iterator[tuple[Driver, dict[str, int], Any]]:
-    """The driver, the programs beside it by name, and the floor's map."""
+def floor_program(entries: int) -> Iterator[tuple[int, Any]]:
+    """The floor program for tc, and its map, which has room for so many."""
     os.environ["BCC_KERNEL_SOURCE"] = str(SOURCE / "headers")
-    here = Path(__file__)
-    distinct = BPF(text=here.with_name("distinct.bpf.c").read_bytes(), cflags=[f"-I{SOURCE}"])
-    floor = BPF(text=here.with_name("floor.bpf.c").read_bytes(), cflags=[f"-I{SOURCE}", f"-DMAX_ENTRIES={entries}"])
+    text = Path(__file__).with_name("floor.bpf.c").read_bytes()
+    floor = BPF(text=text, cflags=[f"-I{SOURCE}", f"-DMAX_ENTRIES={entries}"])
     try:
-        programs = {
-            "floor": floor.load_func(b"tc_floor", BPF.SCHED_CLS).fd,
-            "nothing": distinct.load_func(b"tc_nothing", BPF.SCHED_CLS).fd,
-        }
-        yield Driver(distinct, entries), programs, floor[b"floor_connections"]
+        yield floor.load_func(b"tc_floor", BPF.SCHED_CLS).fd, floor[b"floor_connections"]
     finally:
         floor.cleanup()
-        distinct.cleanup()
+
+
+@contextmanager
+def driven(entries: int) -> Iterator[tuple[Driver, dict[str, int], Any]]:
+    """The driver, the programs beside it by name, and the floor's map."""
+    with floor_program(entries) as (floor, table):
+        distinct = BPF(text=Path(__file__).with_name("distinct.bpf.c").read_bytes(), cflags=[f"-I{SOURCE}"])
+        try:
+            nothing = distinct.load_func(b"tc_nothing", BPF.SCHED_CLS).fd
+            yield Driver(distinct, entries), {"floor": floor, "nothing": nothing}, table
+        finally:
+            distinct.cleanup()
 
 
 def established(datapath: Datapath, driver: Driver, entries: int) -> None:
@@ -101,9 +107,14 @@ def fill_floor(table: Any, datapath: Datapath) -> None:
             raise OSError(code, f"filling the floor's map: {os.strerror(code)}")
 
 
+def counts(table: Any) -> int:
+    """The packets of all connections of this map."""
+    return sum(int(leaves["packets"].sum()) for _, leaves in Batches(table, "connections").read())
+
+
 def check(table: Any, packets: int) -> None:
     """Raises RuntimeError if the connections of this map have not so many packets."""
-    counted = sum(int(leaves["packets"].sum()) for _, leaves in Batches(table, "connections").read())
+    counted = counts(table)
     if counted != packets:
         raise RuntimeError(f"{counted} packets were counted, not {packets}")
 

@@ -16,6 +16,7 @@ import signal
 import socket
 import ssl
 import sys
+import threading
 import time
 from collections import deque
 from collections.abc import Callable
@@ -177,7 +178,12 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     # -- life of the process
 
     def get_thread_pool(self) -> futures.ThreadPoolExecutor:
-        return futures.ThreadPoolExecutor(THREADS, thread_name_prefix="http")
+        pool = futures.ThreadPoolExecutor(THREADS, thread_name_prefix="http")
+        # All of them from the start: what the process holds then does not depend on how many clients it once had.
+        together = threading.Barrier(THREADS)
+        for _ in range(THREADS):
+            pool.submit(together.wait)
+        return pool
 
     def init_signals(self) -> None:
         signal.signal(signal.SIGTERM, self.handle_exit)
