@@ -80,7 +80,7 @@ def run(config: Config, *, keep: bool, log_json: bool, reread: Callable[[], Conf
     Raises RunError, with nothing left attached.
     """
     log.set_up(as_json=log_json)
-    allocator.give_large_blocks_back()
+    allocator.keep_little()
     stop = _StopAsked()  # until the server takes over
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
