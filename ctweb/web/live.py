@@ -27,7 +27,7 @@ from wsproto.utilities import ProtocolError
 
 from ctweb.enabled import Enabled
 from ctweb.host_names import HostNames
-from ctweb.table.facts import facts_of
+from ctweb.table.facts import SECOND, facts_of
 from ctweb.table.groups import group_window
 from ctweb.table.query import QueryError, View, window
 from ctweb.table.rows import page_rows
@@ -255,10 +255,13 @@ def read_view(text: str | bytes) -> Asked:
 
 
 def with_watched(text: str, snapshot: Snapshot, ids: list[str]) -> str:
-    """The message `text` with the rows of these connections too, null for those that have ended."""
+    """The message `text` with the rows of these connections too and their age, null for those that have ended."""
     facts = facts_of(snapshot)
     wanted = np.array([int(one[1:], 16) for one in ids], np.uint64)
-    rows = msgspec.json.decode(page_rows(facts, np.flatnonzero(np.isin(facts.columns.id, wanted))))
+    index = np.flatnonzero(np.isin(facts.columns.id, wanted))
+    rows = msgspec.json.decode(page_rows(facts, index))
+    for row, created in zip(rows, facts.columns.created[index].tolist(), strict=True):
+        row["age"] = max(0, facts.now - created) // SECOND
     watched = dict.fromkeys(ids) | {row[".id"]: row for row in rows}
     return f'{text[:-1]},"watched":{msgspec.json.encode(watched).decode()}}}'
 

@@ -3,10 +3,11 @@
 /** @import { Row } from "./protocol.js" */
 import { COLUMNS } from "./columns.js";
 import { FLAGS } from "./flags.js";
-import { clock, duration, grouped, rate, roughBytes, splitEndpoint } from "./format.js";
+import { clock, dateAndClock, duration, grouped, rate, roughBytes, splitEndpoint } from "./format.js";
 import { make } from "./make.js";
 import { namesOf } from "./names.js";
 import { SAMPLES, Sparkline } from "./sparkline.js";
+import { excludes, term } from "./terms.js";
 
 const PROTOCOLS = /** @type {Record<string, string>} */ ({ tcp: "TCP", udp: "UDP", icmp: "ICMP", icmpv6: "ICMPv6", gre: "GRE", sctp: "SCTP", dccp: "DCCP", "udp-lite": "UDP-Lite" });
 
@@ -52,16 +53,24 @@ export class Detail {
   row;
   #read = 0;
   #ended = false;
+  /** When the connection began; the server tells with its first answer. @type {Date | undefined} */
+  #began;
   #history = /** @type {[string, string][]} */ ([]);
   #sparkline = new Sparkline();
 
   /** @type {() => void} */
   onClose = () => {};
+  /** Only what has this, or all but that. @type {(term: string, exclude: boolean) => void} */
+  onTerm = () => {};
 
   /** @param {HTMLElement} panel */
   constructor(panel) {
     this.panel = panel;
     panel.querySelector("button")?.addEventListener("click", () => this.close());
+    panel.addEventListener("click", (event) => {
+      const wanted = /** @type {HTMLElement | null} */ (/** @type {Element} */ (event.target).closest("[data-term]"))?.dataset.term;
+      if (wanted) this.onTerm(wanted, excludes(event));
+    });
   }
 
   get open() {
@@ -72,6 +81,7 @@ export class Detail {
   show(row) {
     if (row[".id"] !== this.row?.[".id"]) {
       this.#history = [];
+      this.#began = undefined;
       this.#sparkline = new Sparkline();
     }
     this.panel.hidden = false;
@@ -91,6 +101,7 @@ export class Detail {
     if (row) {
       this.row = row;
       this.#read = performance.now();
+      if (row["age"] !== undefined) this.#began ??= new Date(Date.now() - 1000 * Number(row["age"]));
       const state = /** @type {string | undefined} */ (row["tcp-state"]);
       if (state && state !== this.#history.at(-1)?.[0]) this.#history.push([state, clock(new Date())]);
       this.#sparkline.add(Number(row["orig-rate"] ?? 0), Number(row["repl-rate"] ?? 0));
@@ -100,10 +111,17 @@ export class Detail {
 
   /** Time left, between two sweeps. */
   tick() {
-    const left = this.panel.querySelector(".left");
-    if (!left || !this.row) return;
-    const text = this.#timeLeft(this.row);
-    if (left.textContent !== text) left.textContent = text;
+    if (!this.row) return;
+    for (const [name, text] of [["left", this.#timeLeft(this.row)], ["began", this.#age()]]) {
+      const line = this.panel.querySelector(`.${name}`);
+      if (line && line.textContent !== text) line.textContent = /** @type {string} */ (text);
+    }
+  }
+
+  #age() {
+    if (!this.#began) return "";
+    const since = `began ${dateAndClock(this.#began)}`;
+    return this.#ended ? since : `${since}, ${duration((Date.now() - this.#began.getTime()) / 1000)} ago`;
   }
 
   /** @param {Row} row */
@@ -126,8 +144,9 @@ export class Detail {
     }
     /** @type {HTMLElement[]} */
     const parts = [
-      make("div", "detail-head", title, make("p", "left", this.#timeLeft(row))),
+      make("div", "detail-head", title, make("p", "left", this.#timeLeft(row)), make("p", "began", this.#age())),
       this.#way(row),
+      this.#only(row),
       make("div", "", /** @type {Element} */ (this.#sparkline.element.cloneNode(true)), make("p", "peak", `last ${SAMPLES} s, peak ${rate(this.#sparkline.peak).join(" ")}`)),
     ];
     if (this.#history.length) parts.push(make("h3", "", "State, as seen here"), this.#states());
@@ -147,6 +166,22 @@ export class Detail {
     steps.push(this.#end("end", "Destination", destination, row));
     if (really !== destination) steps.push(this.#end("nat", "translated to", really, row));
     return make("div", "way", ...steps);
+  }
+
+  /** Ways to the connections that have something in common with it. @param {Row} row */
+  #only(row) {
+    const [source] = splitEndpoint(row["src-address"]);
+    const [destination, port] = splitEndpoint(row["dst-address"]);
+    const service = [term("proto", row.protocol), ...(port ? [term("dport", port)] : [])].join(" ");
+    const ways = [["source", term("src", source)], ["destination", term("dst", destination)], [port ? `${row.protocol}/${port}` : row.protocol, service]];
+    const buttons = ways.map(([name, wanted]) => {
+      const button = make("button", "", /** @type {string} */ (name));
+      button.type = "button";
+      button.dataset.term = wanted;
+      button.title = `Only ${wanted}; Shift-click: without it`;
+      return button;
+    });
+    return make("p", "only", "Only this ", ...buttons);
   }
 
   /** One end, with its names where those are wanted. @param {string} className @param {string} what @param {string} value @param {Row} row */

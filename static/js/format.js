@@ -83,6 +83,15 @@ export function splitEndpoint(endpoint) {
 }
 
 /**
+ * The time of day, with its date if it is another day's.
+ * @param {Date} date
+ */
+export function dateAndClock(date) {
+  const day = [date.getFullYear(), date.getMonth() + 1, date.getDate()].map((part) => String(part).padStart(2, "0")).join("-");
+  return date.toDateString() === new Date().toDateString() ? clock(date) : `${day} ${clock(date)}`;
+}
+
+/**
  * The time of day, `14:03:12`.
  * @param {Date} date
  */

@@ -26,7 +26,7 @@ import { Settings } from "./settings.js";
 import { Status } from "./status.js";
 import { Suggestions } from "./suggestions.js";
 import { Table } from "./table.js";
-import { narrowed, without } from "./terms.js";
+import { excludes, narrowed, without } from "./terms.js";
 import { themeSwitch } from "./theme.js";
 import { View } from "./view.js";
 
@@ -139,7 +139,7 @@ live.onMessage = (/** @type {Message} */ message) => {
     applyHold();
     if (detail.row && !status.paused) {
       const id = detail.row[".id"];
-      const row = message.rows.find((one) => one[".id"] === id) ?? message.watched?.[id];
+      const row = message.watched && id in message.watched ? message.watched[id] : message.rows.find((one) => one[".id"] === id);
       if (row !== undefined) detail.update(row ?? undefined);
     }
     act.follow();
@@ -298,6 +298,10 @@ byId("remove-one").addEventListener("click", () => act.remove(detail.row));
 table.onSelect = () => {
   if (detail.open && !display.message?.group) openDetail();
 };
+detail.onTerm = (/** @type {string} */ term, /** @type {boolean} */ exclude) => {
+  if (narrow.matches) detail.close();
+  filterBy(term, exclude);
+};
 detail.onClose = () => {
   table.host.focus();
   ask();
@@ -309,7 +313,7 @@ table.body.addEventListener("click", (event) => {
   const term = /** @type {HTMLElement | null} */ (target.closest("[data-term]"))?.dataset.term;
   // A finger is too broad for a part of a cell: it opens the panel.
   if (term && /** @type {PointerEvent} */ (event).pointerType === "mouse") {
-    filterBy(term, event.altKey || event.shiftKey || event.ctrlKey || event.metaKey);
+    filterBy(term, excludes(event));
   } else {
     table.select(table.indexOf(target));
     openDetail();

@@ -26,7 +26,7 @@
  * @property {Row[]} rows
  * @property {string} [group] The rows are groups by this: `.id` is the filter that means one's connections.
  * @property {number} [connections] Of groups: how many connections they have together.
- * @property {Record<string, Row | null>} [watched] The watched connections; null: it has ended.
+ * @property {Record<string, Row | null>} [watched] The watched connections, with their `age` in seconds; null: it has ended.
  * @property {Record<string, string>} [names] Of hosts by their addresses, as far as they are known.
  * @property {Record<string, number>} [counters]
  * @property {{active: boolean, reason: string}} [tracking] Whether connections are tracked, and why.

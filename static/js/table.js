@@ -218,9 +218,13 @@ export class Table {
   #resized() {
     const rowHeight = parseInt(getComputedStyle(this.host).getPropertyValue("--row-height"), 10);
     const first = this.#scale.top / this.#scale.rowHeight;
+    const [from, to] = this.seen;
+    const inView = this.#selectedIndex >= from && this.#selectedIndex <= to;
     this.#scale.rowHeight = rowHeight;
     this.#scale.view = Math.max(0, this.host.clientHeight - this.head.element.offsetHeight);
     this.#scale.moveTo(first * rowHeight);
+    if (inView) this.#scale.reveal(this.#selectedIndex);
+    this.#place();
     this.#makeSlots(this.#scale.seen + 2 * OVERSCAN);
     this.refresh();
   }

@@ -21,6 +21,9 @@ export function narrowed(filter, added) {
   return / or /i.test(filter) ? `(${filter}) ${added}` : `${filter} ${added}`;
 }
 
+/** Whether a click is for all but that. @param {MouseEvent} event */
+export const excludes = (event) => event.altKey || event.shiftKey || event.ctrlKey || event.metaKey;
+
 /** All but that. @param {string} term */
 export function without(term) {
   if (term.startsWith("!")) return term.slice(1);

@@ -6,6 +6,7 @@ import re
 import socket
 from contextlib import ExitStack
 
+import pytest
 from lab.network import IPV4
 from playwright.sync_api import Page, expect
 
@@ -279,3 +280,31 @@ def test_on_a_tablet_the_panel_lies_below_the_table(server: Server, page: Page) 
         expect(chosen).to_have_attribute("aria-rowindex", "41")
         box = chosen.bounding_box()
         assert box["y"] + box["height"] <= below["y"] + 1
+
+
+@pytest.mark.parametrize(("width", "port"), [(1440, 5161), (360, 5163)])
+def test_the_panel_says_when_it_began_and_leads_to_its_like(server: Server, page: Page, width: int, port: int) -> None:
+    both = f"dport:{port},{port + 1}"
+    page.set_viewport_size({"width": width, "height": 760})
+    with server.udp(port) as one, server.udp(port + 1) as other:
+        one.send(b"1")
+        other.send(b"1")
+        page.goto(f"/?filter={both}&sort=dst-address")
+        expect(to_port(page, port + 1)).to_have_count(1)
+        page.keyboard.press("j")
+        page.keyboard.press("Enter")
+        panel = page.locator("#detail")
+        expect(panel.locator(".began")).to_have_text(re.compile(r"^began \d\d:\d\d:\d\d, (\d+m)?\d+s ago$"))
+        panel.get_by_role("button", name=f"udp/{port}").click(modifiers=["Shift"])
+        expect(to_port(page, port)).to_have_count(0)
+        expect(page.get_by_label("Filter connections")).to_have_value(f"{both} !(proto:udp dport:{port})")
+        expect(panel).to_be_visible(visible=width > 720)  # on a phone it would cover what was asked for
+        page.go_back()
+        expect(to_port(page, port)).to_have_count(1)
+        if width <= 720:
+            page.keyboard.press("j")
+            page.keyboard.press("Enter")
+        panel.get_by_role("button", name=f"udp/{port}").focus()
+        page.keyboard.press("Enter")
+        expect(to_port(page, port + 1)).to_have_count(0)
+        expect(to_port(page, port)).to_have_count(1)

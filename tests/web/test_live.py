@@ -134,6 +134,7 @@ def test_watched_connections_are_told_of_wherever_they_stand(ctweb: Ctweb, udp_p
     assert message["rows"] == []
     assert message["watched"][number]["src-address"] == f"127.0.0.1:{port}"
     assert message["watched"][number]["orig-packets"] == 1
+    assert 0 <= message["watched"][number]["age"] < 60
     assert message["watched"]["*DEAD00000000BEEF"] is None
 
 
