@@ -107,6 +107,7 @@ class Tracker(TableSource):
         self._failed_sweeps = 0
         self._gaps = dict.fromkeys(accounts.UNITS, 0)  # in the accounts of the sweep before
         self._unaccounted = self._gaps  # what of them lasted
+        self._refusing = False  # the last sweep found that connections were refused
         self._last_error = ""
         self._reaping = threading.Lock()  # one run of the reaper at a time: it keeps its buffers
         self._changing = threading.Lock()  # one change of settings at a time: file, kernel and _tracking agree
@@ -241,6 +242,8 @@ class Tracker(TableSource):
         counters = self._read_counters()
         counters |= self._account(first, read, kept, counters)
         counters["failed-sweeps"] = self._failed_sweeps
+        refused = counters["refused"]
+        self._tell_refused(refused - before.counters.get("refused", refused), len(columns))
         if self._conntrack is not None:
             counters |= self._conntrack.counters
         translations = self._read_translations(counters["nat-learned"])
@@ -279,6 +282,19 @@ class Tracker(TableSource):
         return {f"live-{unit}": kept[unit] for unit in accounts.UNITS} | {
             f"unaccounted-{unit}": found[unit] for unit in accounts.UNITS
         }
+
+    def _tell_refused(self, packets: int, connections: int) -> None:
+        """Once, until a sweep finds that none were: so many packets of new connections found no place."""
+        if packets and not self._refusing:
+            at_most = self.max_entries
+            log.warning(
+                "%d packets of new connections were refused and are not tracked, with %d connections of %d at most: %s",
+                packets, connections, at_most,
+                "the table is full of connections that do not give way; a larger max-entries helps"
+                if connections > at_most // 2 else
+                "the kernel has no memory for more; look at the memory limit of the service (MemoryMax) and at dmesg",
+            )  # fmt: skip
+        self._refusing = packets > 0
 
     def _read_translations(self, learned: int) -> Standing | None:
         """NAT as it stands; None: there is none. `learned`: how many translations were, ever."""

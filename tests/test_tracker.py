@@ -53,6 +53,25 @@ class TestRates:
         pass_time(datapath)
         assert tracker.sweep().rates.tolist() == [[0, 0]]
 
+    def test_who_takes_a_table_over_shows_no_rate_that_was_not(self, datapath, tracker, tmp_path):
+        """What was counted before it came is no rate; what is counted after its first sweep is, with the same ids."""
+        packet(datapath, 1, payload=972, repeat=1000)
+        before = tracker.sweep()
+        tracker.stop()
+        packet(datapath, 1, payload=972, repeat=1000)
+        later = Tracker(datapath, Tracking(), tmp_path / "state")
+        try:
+            first = later.sweep()
+            assert first.columns.id.tolist() == before.columns.id.tolist()
+            assert first.columns.bytes.tolist() == [[2_000_000, 0]]
+            assert first.rates.tolist() == [[0, 0]]
+            time.sleep(0.2)
+            packet(datapath, 1, payload=972, repeat=1000)
+            second = later.sweep()
+            assert second.rates[0, 0] == pytest.approx(8_000_000 / second.interval, rel=0.05)
+        finally:
+            later.stop()
+
     def test_each_of_a_hundred_thousand_flows_is_compared_with_itself(self, datapath, tracker):
         n = 100_000
         counted = np.random.default_rng(1).integers(0, 2**40, (n, 2), dtype=np.uint64)

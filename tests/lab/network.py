@@ -51,6 +51,7 @@ class Namespace:
     role: str
     name: str
     processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    checks: list[Callable[[], object]] = field(default_factory=list)  # of what runs here, before it is ended
 
     @property
     def path(self) -> str:
@@ -128,16 +129,24 @@ class Network:
     def __init__(self, stack: ExitStack, prefix: str) -> None:
         self._stack = stack
         self._prefix = prefix
+        self._namespaces: list[Namespace] = []
 
     def namespace(self, role: str) -> Namespace:
         """A new machine with its loopback up."""
         made = Namespace(role, f"{self._prefix}{os.getpid()}-{next(_numbers)}-{role}")
         subprocess.run(["ip", "netns", "add", made.name], check=True)
         self._stack.callback(made.close)
+        self._namespaces.append(made)
         # Quiet: no packets but the test's.
         made.sysctl(ipv6_conf__default__router_solicitations=0, ipv6_conf__default__accept_dad=0)
         made.ip("link set lo up")
         return made
+
+    def check(self) -> None:
+        """What the machines' checks say, while all still runs."""
+        for machine in self._namespaces:
+            for check in machine.checks:
+                check()
 
     def join(self, a: Namespace, a_name: str, b: Namespace, b_name: str) -> None:
         """A veth pair between two machines, up."""
@@ -147,9 +156,12 @@ class Network:
 
 @contextmanager
 def network(prefix: str = PREFIX) -> Iterator[Network]:
+    """Whoever leaves it without an error has the machines' checks made."""
     remove_stale(prefix)
     with ExitStack() as stack:
-        yield Network(stack, prefix)
+        made = Network(stack, prefix)
+        yield made
+        made.check()
 
 
 @dataclass(frozen=True)

@@ -85,5 +85,7 @@ def test_honest_clients_keep_their_tick_and_all_is_as_before_when_the_others_hav
         for one in honest:
             assert max(b - a for a, b in itertools.pairwise(one.sweeps)) <= 2
         until(lambda: used(ctweb)[1] <= before[1] + 2)
+        until(lambda: used(ctweb)[0] <= THREADS + OTHER_THREADS)  # those that received for the clients are gone
+        assert used(ctweb)[2] < MEMORY
     until(lambda: ctweb.counters()["websockets"] == 0)
     assert b"Traceback" not in ctweb.log.read_bytes()

@@ -234,7 +234,9 @@ def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(machine
             return expected in [Count.of(row) for row in ctweb.rows(protocol="icmp", src_address=IPV4.client)]
 
         wait_for("new connections come up", come_up)
-        ended_well(ctweb)
+        log = ended_well(ctweb)
+        assert "packets of new connections were refused and are not tracked" in log
+        assert "the kernel has no memory for more; look at the memory limit of the service" in log
 
 
 def datagrams(client: Namespace, number: int) -> None:
