@@ -15,7 +15,7 @@ ARENAS = 2  # heaps
 def keep_little() -> None:
     """From here on each large block is a mapping of its own, gone when it is freed, and threads share few heaps.
 
-    glibc would raise that limit to 32 MB by itself, and keep 80 MB of what views and sweeps of a million rows leave.
+    glibc would raise that limit to 32 MB by itself, and keep 40 MB of what views and sweeps of a million rows leave.
     It would also make eight heaps for each CPU, each of which grows to what its heaviest request takes.
     """
     libc = ctypes.CDLL(None)
