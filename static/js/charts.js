@@ -124,7 +124,7 @@ class Drawing {
     return {
       width: this.#host.clientWidth,
       height: HEIGHT,
-      padding: [8, 4, 0, 0],
+      padding: [8, 16, 0, 0], // to the right: half of the last time
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false }, sync: { key: "ctweb" } },
       scales: {
