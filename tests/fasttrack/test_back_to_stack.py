@@ -11,6 +11,7 @@ from datapath.crafted import ACK, FIN, PSH, RST, SYN, TCP, UDP, ethernet, extens
 from lab.network import IPV4, IPV6, Ends, wait_for
 
 from fasttrack.conftest import PLAIN, Lab
+from fasttrack.flows import asked, listens
 from fasttrack.test_wire import patched
 from fasttrack.wire import Port, Quiet, mac, ports, quiet
 
@@ -120,14 +121,15 @@ class Connection:
 
     protocol = "tcp"
 
-    def __init__(self, lab: Lab, ends: Ends, near: Port) -> None:
-        self._lab, self.ends = lab, ends
+    def __init__(self, lab: Lab, ends: Ends, near: Port, port: int = PLAIN) -> None:
+        self._lab, self.ends, self.port = lab, ends, port
+        self.destination = asked(ends, port)[0]
         with lab.server.socket(ends.family, socket.SOCK_STREAM) as listener:
-            listener.bind((ends.server, 0))
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind((ends.server, listens(port)))
             listener.listen()
-            self.port: int = listener.getsockname()[1]
             self.near = lab.client.socket(ends.family, socket.SOCK_STREAM)
-            self.near.connect((ends.server, self.port))
+            self.near.connect(asked(ends, port))
             self.far, _ = listener.accept()
         self.sport: int = self.near.getsockname()[1]
         self.source = ends.shown(ends.client, self.sport)
@@ -147,10 +149,13 @@ class Connection:
         seq, ack = struct.unpack_from("!II", frame, at + 4)
         return ack, seq + 100
 
+    def close(self) -> None:
+        self.near.close()
+        self.far.close()
+
     def segment(self, flags: int, seq: int, ack: int, **given: object) -> bytes:
-        ends = self.ends
-        return ip(ends.client, ends.server, TCP, tcp(ends.client, ends.server, self.sport, self.port, flags, seq=seq,
-                                                     ack=ack, **given))  # fmt: skip
+        source, to = self.ends.client, self.destination
+        return ip(source, to, TCP, tcp(source, to, self.sport, self.port, flags, seq=seq, ack=ack, **given))
 
 
 def test_tcp_that_the_stack_must_decide(lab: Lab, ends: Ends):
@@ -178,5 +183,4 @@ def test_tcp_that_the_stack_must_decide(lab: Lab, ends: Ends):
         flow.exchange()
         row = lab.row(flow)
         assert (row["tcp-state"], row["fasttrack"]) == ("established", "true")
-        flow.near.close()
-        flow.far.close()
+        flow.close()
