@@ -6,6 +6,7 @@ files have one writer, and one for the network namespace, whose packets are to b
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import secrets
@@ -70,9 +71,12 @@ def runs_in(namespace: str) -> bool:
 
 @contextmanager
 def announced(state_dir: Path, running: Running) -> Iterator[None]:
-    """Let `find` find this process while the context lasts."""
+    """Let `find` find this process while the context lasts. Raises InstanceError."""
     path = state_dir / "running.json"
-    private_file.replace(path, msgspec.json.encode(running))
+    try:
+        private_file.replace(path, msgspec.json.encode(running))
+    except OSError as error:
+        raise _unusable(state_dir, error) from None
     try:
         yield
     finally:
@@ -92,14 +96,23 @@ def find(state_dir: Path) -> Running:
         raise InstanceError(f"cannot read {path}: {error}") from None
 
 
+def _unusable(directory: Path, error: OSError) -> InstanceError:
+    remedies = {
+        errno.ENOSPC: "make room there",
+        errno.EDQUOT: "make room there",
+        errno.EROFS: "make it writable, or choose another one with --state-dir",
+    }
+    remedy = "run it as root" if isinstance(error, PermissionError) else remedies.get(error.errno or 0)
+    return InstanceError(f"cannot use {directory}: {error.strerror}{f'; {remedy}' if remedy else ''}")
+
+
 @contextmanager
 def _lock(path: Path, where: str) -> Iterator[None]:
     try:
         private_file.make_directory(path.parent)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        remedy = "; run it as root" if isinstance(error, PermissionError) else ""
-        raise InstanceError(f"cannot use {path.parent}: {error.strerror}{remedy}") from None
+        raise _unusable(path.parent, error) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -109,8 +122,11 @@ def _lock(path: Path, where: str) -> Iterator[None]:
                 holder = os.pread(descriptor, 20, 0).decode("ascii", "replace").strip()
             process = f" (process {holder})" if holder.isdigit() else ""
             raise InstanceError(f"ctweb is already running {where}{process}") from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        try:
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, str(os.getpid()).encode(), 0)
+        except OSError as error:
+            raise _unusable(path.parent, error) from None
         yield
     finally:
         os.close(descriptor)

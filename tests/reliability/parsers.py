@@ -28,6 +28,7 @@ from ctweb.table.query_error import QueryError
 from ctweb.table.snapshot import Snapshot
 from ctweb.web.live import ViewError, read_view, with_watched
 from ctweb.web.rest_arguments import ParameterError, asked_by_get, asked_by_print, asked_by_remove, body_of, settings_in
+from ctweb.web.settings_page import complaints
 
 EMPTY = Snapshot.empty()
 _app = Flask("parsers")
@@ -102,7 +103,9 @@ def rest_body(data: bytes) -> None:
             except (ParameterError, QueryError):
                 pass
         with suppress(ParameterError, SettingError):
-            parse_changes(Tracking(), settings_in(body))
+            changes = settings_in(body)
+            complaints(Tracking(), changes)
+            parse_changes(Tracking(), changes)
 
 
 def rest_query(data: bytes) -> None:

@@ -15,7 +15,7 @@ import pytest
 from entries import loaded, packet, put, reset
 from lab.hooks import hooks
 from lab.network import IPV4, Namespace, Network, address, client_router_server, network, wait_for
-from lab.tracked import CONFIG, Count, Tracked
+from lab.tracked import CONFIG, Count, Tracked, refused
 from lab.traffic import ping, ping_count
 from running import CTWEB
 
@@ -101,7 +101,7 @@ def test_an_interface_moves_to_another_namespace_and_back_under_traffic(machines
         address(router, "lan", 1, 1)
         wait_for("it is taken again", lambda: "lan" in ctweb.get("/healthz")["interfaces"])
         counted(ctweb, client, IPV4.server, 7)
-    ended_well(ctweb)
+    assert "interface lan: let go" in ended_well(ctweb)
 
 
 @pytest.mark.parametrize("hook", ["tc", "xdp"])
@@ -162,6 +162,22 @@ def test_the_state_directory_becomes_read_only(machines, tmp_path):
         subprocess.run(["chattr", "-i", state], check=True)
         assert ctweb.ask("POST", TRACKING + "/set", CHANGE)[0] == 200
         ended_well(ctweb)
+
+
+def test_a_start_with_a_state_directory_that_is_full_or_read_only_is_refused_in_words(machines, tmp_path):
+    _, router, _ = machines
+    with mounted(tmp_path / "state", size="64k") as state:
+        with pytest.raises(OSError, match="No space"):
+            (state / "filler").write_bytes(bytes(1 << 17))
+        status, said = refused(router, tmp_path, "--interface", "lan")
+        assert (status, said) == (2, f"ctweb: cannot use {state}: No space left on device; make room there\n")
+        (state / "filler").unlink()
+        subprocess.run(["mount", "-o", "remount,ro", state], check=True)
+        status, said = refused(router, tmp_path, "--interface", "lan")
+        assert status == 2
+        assert f"cannot use {state}: Read-only file system; make it writable, or choose another one" in said
+        subprocess.run(["mount", "-o", "remount,rw", state], check=True)
+        ended_well(Tracked(router, tmp_path, "--interface", "lan", config=ALWAYS))
 
 
 def test_without_a_bpf_file_system_it_tracks_and_only_keep_is_refused(machines, tmp_path):
