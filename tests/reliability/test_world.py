@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import socket
 import subprocess
 import time
@@ -260,6 +261,24 @@ def datagrams(client: Namespace, number: int) -> None:
     with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
         for port in range(number):
             near.sendto(b"", (IPV4.server, 1 + port % 65_000))
+
+
+def test_the_process_stands_still_for_a_while(machines, tmp_path):
+    """As in a freezer: the kernel counts on, and all is shown when it goes on."""
+    client, router, _ = machines
+    ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS)
+    counted(ctweb, client, IPV4.server, 5)
+    ctweb.process.send_signal(signal.SIGSTOP)
+    try:
+        ping(client, IPV4.server, 20)
+        time.sleep(2)  # so long that it misses a sweep
+    finally:
+        ctweb.process.send_signal(signal.SIGCONT)
+    expected = ping_count(IPV4, 20)
+    wait_for("they are counted", lambda: expected in [Count.of(row) for row in ctweb.rows(protocol="icmp")])
+    counted(ctweb, client, IPV4.server, 7)
+    assert len(ctweb.rows(protocol="icmp", src_address=IPV4.client)) == 3
+    ended_well(ctweb)
 
 
 def test_the_wall_clock_may_jump(tmp_path, monkeypatch):
