@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import select
@@ -26,8 +25,8 @@ _RULES = frozenset({32, 33})  # RTM_NEWRULE, RTM_DELRULE
 _MESSAGE = struct.Struct("=IH")  # length and type, of struct nlmsghdr
 _RECEIVE_BUFFER = 1 << 16  # bytes: a flood of changes runs over, which tells as much as reading them all would
 _AT_ONCE = 1000  # messages read before the kernel's programs are told
-_LOOK = 1.0  # seconds between looks at what no message tells of
-_PAUSE = 0.002  # seconds from one change to the next: a flood costs little
+_LOOK = 1000  # ms between looks at what no message tells of
+_PAUSE = 2  # ms from one change to the next: a flood costs little
 # What a rule may ask for: this is what a next hop is found by, or the same for all packets of the fast path.
 _ASKED = frozenset({
     "FRA_DST", "FRA_SRC", "FRA_IIFNAME", "FRA_OIFNAME", "FRA_PRIORITY", "FRA_FWMARK", "FRA_FWMASK", "FRA_TABLE",
@@ -82,6 +81,10 @@ class WayChanges:
 
     def _follow(self, bell: socket.socket, quit_: int) -> None:
         last_error = ""
+        quitting, either = select.poll(), select.poll()  # poll: with a full house descriptors are too high for select
+        quitting.register(quit_, select.POLLIN)
+        either.register(quit_, select.POLLIN)
+        either.register(bell, select.POLLIN)
         told: frozenset[int] | None = None  # like an overrun: nothing is known yet
         try:
             while True:
@@ -93,12 +96,14 @@ class WayChanges:
                         log.error("cannot follow changes of routes, so the kernel is asked for each packet: %s", error)
                     last_error = str(error)
                     self._keeps = False
-                if select.select([quit_], [], [], _PAUSE)[0]:
+                if quitting.poll(_PAUSE):
                     return
-                ready = select.select([bell, quit_], [], [], _LOOK)[0]
+                ready = {descriptor for descriptor, _ in either.poll(_LOOK)}
                 if quit_ in ready:
                     return
-                told = None if last_error else drain(bell) if bell in ready else frozenset()
+                told = drain(bell) if ready else frozenset()
+                if last_error:
+                    told = None
         finally:
             with suppress(OSError):
                 self._write(0)
@@ -120,16 +125,14 @@ class WayChanges:
 
 
 def drain(bell: socket.socket) -> frozenset[int] | None:
-    """The types of the messages that are there; None: some were lost. Raises OSError."""
+    """The types of the messages that are there; None: some were lost."""
     found: set[int] | None = set()
     for _ in range(_AT_ONCE):
         try:
             data = bell.recv(1 << 16)
         except BlockingIOError:
             break
-        except OSError as error:
-            if error.errno != errno.ENOBUFS:
-                raise
+        except OSError:  # ENOBUFS
             found = None
             continue
         at = 0

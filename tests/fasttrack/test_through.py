@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from contextlib import ExitStack
 
@@ -115,6 +116,19 @@ def test_totals(lab: Lab):
     now = counters(lab)
     for unit in ("packets", "bytes"):
         assert 0 < now[f"fasttrack-{unit}"] < now[f"offered-{unit}"]
+        assert metric(lab, f"ctweb_fasttrack_{unit}_total") >= now[f"fasttrack-{unit}"]
+        assert metric(lab, f"ctweb_fasttrack_{unit}_total") < metric(lab, f"ctweb_offered_{unit}_total")
+    # What the dashboard draws: of the packets each second those that went fast.
+    drawn = lab.ctweb.get("/page/history?since=0")
+    packets, quick = (drawn["values"][drawn["series"].index(name)] for name in ("packets", "fasttrack"))
+    assert any(0 < of_these <= all_ for of_these, all_ in zip(quick, packets, strict=True))
+    assert all(of_these <= all_ for of_these, all_ in zip(quick, packets, strict=True))
+
+
+def metric(lab: Lab, name: str) -> float:
+    status, answer = lab.ctweb.ask("GET", "/metrics")
+    assert status == 200
+    return float(re.search(rf"^{name} (\S+)$", answer.decode(), re.MULTILINE)[1])
 
 
 def test_what_has_ended_is_in_the_totals(lab: Lab):
