@@ -15,9 +15,10 @@ from typing import Any
 from bcc import BPF
 
 from bench.figure import Figure, Samples
+from bench.machine import as_run
 from bench.packet_cost import MAX_ENTRIES, establish, nanoseconds, yardsticks
 from ctweb.datapath.bpf import TestRunner
-from ctweb.datapath.build import SOURCE, BuildOptions, Datapath, compile_datapath
+from ctweb.datapath.build import SOURCE, Datapath, compile_datapath
 from ctweb.datapath.ctnetlink import Ends, Entry
 from ctweb.datapath.maps import Batches
 from ctweb.datapath.marking import Marking
@@ -281,7 +282,7 @@ def never_matching(datapath: Datapath) -> Marking:
 
 def figures(runs: int, rounds: int, connections: int = FRESH) -> Iterator[Figure]:
     """One figure a case; new connections come first, for something expected (FTP) would cost them more."""
-    datapath = compile_datapath(BuildOptions(max_entries=MAX_ENTRIES))
+    datapath = compile_datapath(as_run(MAX_ENTRIES))
     try:
         with yardsticks() as yardstick, distinct_senders() as distinct:
             bench = Bench(datapath, yardstick["tc_empty"], rounds, runs)

@@ -25,8 +25,9 @@ from bcc import BPF
 from pyroute2 import netns
 
 from bench.figure import Figure, Samples
+from bench.machine import as_run
 from bench.router import entered, real_time, run_live
-from ctweb.datapath.build import SOURCE, BuildOptions, compile_datapath
+from ctweb.datapath.build import SOURCE, compile_datapath
 from ctweb.datapath.conntrack import Conntrack
 from ctweb.datapath.fasttrack import FastTrack
 from ctweb.datapath.follow import Interfaces
@@ -187,7 +188,7 @@ def _cpu_time(schedstat: Path) -> int:
 def fasttracked(lab: Lab, state: Path, replies_to: str) -> Iterator[None]:
     """ctweb on the router, all connections on the fast path. Raises RuntimeError if they do not get there."""
     with ExitStack() as stack, entered(lab.at.router):
-        datapath = compile_datapath(BuildOptions(max_entries=MAX_ENTRIES))
+        datapath = compile_datapath(as_run(MAX_ENTRIES))
         stack.callback(datapath.close)
         tracker = Tracker(datapath, Tracking(udp_timeout=600_000), state)
         fasttrack = tracker.fasttrack = FastTrack(datapath)

@@ -5,7 +5,7 @@
 #include "wire.h"
 #include "types.h"
 
-BPF_F_TABLE("hash", struct tuple, struct conn, floor_connections, MAX_ENTRIES, BPF_F_NO_PREALLOC);
+BPF_F_TABLE("hash", struct tuple, struct conn, floor_connections, MAX_ENTRIES, MAP_FLAGS);
 
 struct frame {
 	struct ethernet_header ethernet;

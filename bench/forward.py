@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.figure import Figure, Samples
+from bench.machine import as_run
 from bench.random_order import check, counts, fill_floor, floor_program
 from bench.router import ACK, PUSH, TCP, Packets, Router, nf_conntrack_buckets, nf_conntrack_max, router
-from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
+from ctweb.datapath.build import Datapath, compile_datapath
 from ctweb.settings import Tracking
 
 FEW, MANY = 10_000, 1_000_000
@@ -82,7 +83,7 @@ def _tcp(way: Router, ways: Ways, datapath: Datapath, sent: int, rounds: int) ->
 
 def figures(packets: int, rounds: int, many: int = MANY) -> Iterator[Figure]:
     """packets: of one sample, of few connections; of `many`, each sends one in a sample."""
-    datapath = compile_datapath(BuildOptions(max_entries=many + FEW))
+    datapath = compile_datapath(as_run(many + FEW))
     try:
         datapath.apply(LONG)
         with nf_conntrack_buckets(many), nf_conntrack_max(2 * many), router() as way, way.ends():

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 from bench.figure import Figure, Samples
 from bench.forward import LONG
+from bench.machine import as_run
 from bench.router import CLIENT, SERVER, SERVER_ADDRESS, Router, router, run
-from ctweb.datapath.build import BuildOptions, compile_datapath
+from ctweb.datapath.build import compile_datapath
 
 LEAST_OF_PLAIN = 0.97
 
@@ -36,7 +37,7 @@ def wait_until_listening(way: Router) -> None:
 
 def figures(gigabytes: float, rounds: int) -> Iterator[Figure]:
     """gigabytes: of each run."""
-    datapath = compile_datapath(BuildOptions(max_entries=65_536))
+    datapath = compile_datapath(as_run(65_536))
     try:
         datapath.apply(LONG)
         with router() as way:

@@ -7,6 +7,9 @@ import platform
 import re
 from pathlib import Path
 
+from ctweb.capacity import machine_memory, preallocates
+from ctweb.datapath.build import BuildOptions
+
 
 def machine() -> dict[str, str]:
     """Processor, CPUs, kernel, BCC and Python, each in a few words."""
@@ -20,3 +23,8 @@ def machine() -> dict[str, str]:
         "BCC": str(bcc.__version__),
         "Python": platform.python_version(),
     }
+
+
+def as_run(max_entries: int) -> BuildOptions:
+    """What `ctweb run` would build on this machine."""
+    return BuildOptions(max_entries, preallocate=preallocates("auto", max_entries, machine_memory()))

@@ -64,28 +64,35 @@ def _net(costs: dict[str, Samples], name: str) -> Samples:
     return Samples.of([a - b for a, b in zip(costs[name].values, costs["plain"].values, strict=True)])
 
 
+def _all(way: Router, full: bool, whole: bool, connections: int, rounds: int) -> Iterator[Figure]:
+    size = FULL if full else 4 * connections
+    where = f"a full table of {FULL:,}" if full else "a table with room"
+    how = f"{where}, {'made whole' if whole else 'which grows'}"
+    datapath = compile_datapath(BuildOptions(max_entries=size, preallocate=whole))
+    try:
+        datapath.apply(LONG)
+        with nf_conntrack_max(size):
+            for name, packets in KINDS.items():
+                number = max(connections, 2 * FULL) if full else connections
+                costs = measure(way, datapath, packets, number, rounds, full=full)
+                what = f"new connections a second of one CPU, {name}, {how}"
+                yield Figure.compare(
+                    f"{what}, the tracking alone", "a second", _rate(_net(costs, "ctweb")),
+                    "nf_conntrack", _rate(_net(costs, "nf_conntrack")), least_ratio=LEAST_TIMES,
+                )  # fmt: skip
+                yield Figure.compare(
+                    f"{what}, forwarding and the packet's making included", "a second", _rate(costs["ctweb"]),
+                    "nf_conntrack", _rate(costs["nf_conntrack"]),
+                )  # fmt: skip
+                empty(datapath)
+                way.forget()
+    finally:
+        datapath.close()
+
+
 def figures(connections: int, rounds: int) -> Iterator[Figure]:
+    """Both ways to make a table (`preallocate`); without the setting, machines with memory enough make it whole."""
     with router() as way, way.ends():
         for full in (False, True):
-            size = FULL if full else 4 * connections
-            datapath = compile_datapath(BuildOptions(max_entries=size))
-            try:
-                datapath.apply(LONG)
-                with nf_conntrack_max(size):
-                    where = f"a full table of {FULL:,}" if full else "a table with room"
-                    for name, packets in KINDS.items():
-                        number = max(connections, 2 * FULL) if full else connections
-                        costs = measure(way, datapath, packets, number, rounds, full=full)
-                        what = f"new connections a second of one CPU, {name}, {where}"
-                        yield Figure.compare(
-                            f"{what}, the tracking alone", "a second", _rate(_net(costs, "ctweb")),
-                            "nf_conntrack", _rate(_net(costs, "nf_conntrack")), least_ratio=LEAST_TIMES,
-                        )  # fmt: skip
-                        yield Figure.compare(
-                            f"{what}, forwarding and the packet's making included", "a second", _rate(costs["ctweb"]),
-                            "nf_conntrack", _rate(costs["nf_conntrack"]),
-                        )  # fmt: skip
-                        empty(datapath)
-                        way.forget()
-            finally:
-                datapath.close()
+            for whole in (True, False):
+                yield from _all(way, full, whole, connections, rounds)

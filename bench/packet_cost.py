@@ -14,8 +14,9 @@ from pathlib import Path
 from bcc import BPF
 
 from bench.figure import Figure, Samples
+from bench.machine import as_run
 from ctweb.datapath.bpf import TestRunner
-from ctweb.datapath.build import SOURCE, BuildOptions, Datapath, compile_datapath
+from ctweb.datapath.build import SOURCE, Datapath, compile_datapath
 from ctweb.settings import Tracking
 
 MOST_TIMES_FLOOR = 1.3
@@ -40,12 +41,18 @@ PAYLOAD = 32
 DATA = frame(_ACK | _PUSH, payload=PAYLOAD)
 
 
+def floor_module(entries: int) -> BPF:
+    """The floor programs and their map, made as that of `ctweb run` would be on this machine. To be cleaned up."""
+    os.environ["BCC_KERNEL_SOURCE"] = str(SOURCE / "headers")
+    text = Path(__file__).with_name("floor.bpf.c").read_bytes()
+    flags = "0" if as_run(entries).preallocate else "BPF_F_NO_PREALLOC"
+    return BPF(text=text, cflags=[f"-I{SOURCE}", f"-DMAX_ENTRIES={entries}", f"-DMAP_FLAGS={flags}"])
+
+
 @contextmanager
 def yardsticks() -> Iterator[dict[str, TestRunner]]:
     """The empty and the floor programs, the floor with the connection of DATA in its map."""
-    os.environ["BCC_KERNEL_SOURCE"] = str(SOURCE / "headers")
-    text = Path(__file__).with_name("floor.bpf.c").read_bytes()
-    module = BPF(text=text, cflags=[f"-I{SOURCE}", f"-DMAX_ENTRIES={MAX_ENTRIES}"])
+    module = floor_module(MAX_ENTRIES)
     try:
         table = module[b"floor_connections"]
         key = table.Key(protocol=6, family=4)
@@ -85,7 +92,7 @@ def nanoseconds(program: TestRunner, runs: int, packet: bytes = DATA) -> float:
 def figures(runs: int, rounds: int) -> list[Figure]:
     """One figure a hook: net of the empty program, ctweb beside the floor."""
     found = []
-    datapath = compile_datapath(BuildOptions(max_entries=MAX_ENTRIES))
+    datapath = compile_datapath(as_run(MAX_ENTRIES))
     try:
         datapath.apply(Tracking())
         with yardsticks() as yardstick:

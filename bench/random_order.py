@@ -14,9 +14,10 @@ from bcc.libbcc import lib
 
 from bench.capabilities import ipv4, tcp
 from bench.figure import Figure, Samples
-from bench.packet_cost import nanoseconds
+from bench.machine import as_run
+from bench.packet_cost import floor_module, nanoseconds
 from ctweb.datapath.bpf import TestRunner
-from ctweb.datapath.build import SOURCE, BuildOptions, Datapath, compile_datapath
+from ctweb.datapath.build import SOURCE, Datapath, compile_datapath
 from ctweb.datapath.maps import Batches
 from ctweb.settings import Tracking
 
@@ -63,9 +64,7 @@ class Driver:
 @contextmanager
 def floor_program(entries: int) -> Iterator[tuple[int, Any]]:
     """The floor program for tc, and its map, which has room for so many."""
-    os.environ["BCC_KERNEL_SOURCE"] = str(SOURCE / "headers")
-    text = Path(__file__).with_name("floor.bpf.c").read_bytes()
-    floor = BPF(text=text, cflags=[f"-I{SOURCE}", f"-DMAX_ENTRIES={entries}"])
+    floor = floor_module(entries)
     try:
         yield floor.load_func(b"tc_floor", BPF.SCHED_CLS).fd, floor[b"floor_connections"]
     finally:
@@ -120,7 +119,7 @@ def check(table: Any, packets: int) -> None:
 
 
 def figures(rounds: int, entries: int = ENTRIES) -> Iterator[Figure]:
-    datapath = compile_datapath(BuildOptions(max_entries=entries))
+    datapath = compile_datapath(as_run(entries))
     try:
         datapath.apply(Tracking(tcp_syn_sent_timeout=3_600_000, tcp_syn_received_timeout=3_600_000))
         with driven(entries) as (driver, programs, table):

@@ -20,8 +20,9 @@ from typing import IO
 import numpy as np
 
 from bench.figure import Figure, Samples
+from bench.machine import as_run
 from bench.router import CLIENT, SERVER_ADDRESS, Packets, Router, router
-from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
+from ctweb.datapath.build import Datapath, compile_datapath
 from ctweb.settings import Tracking
 from ctweb.tracker import Tracker
 
@@ -95,7 +96,7 @@ def reap(
 
 
 def figures(rounds: int, expiring: int = EXPIRING) -> Iterator[Figure]:
-    datapath = compile_datapath(BuildOptions(max_entries=max(expiring, 1_000_000)))
+    datapath = compile_datapath(as_run(max(expiring, 1_000_000)))
     cpu = max(os.sched_getaffinity(0))
     others = min(range(os.cpu_count() or 1), key=lambda number: number == cpu)
     affinity = os.sched_getaffinity(0)

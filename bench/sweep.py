@@ -13,7 +13,8 @@ from bcc.libbcc import lib
 from numpy.typing import NDArray
 
 from bench.figure import Figure, Samples
-from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
+from bench.machine import as_run
+from ctweb.datapath.build import Datapath, compile_datapath
 from ctweb.datapath.maps import Reader
 from ctweb.table import expiry
 from ctweb.table.snapshot import Snapshot, advance
@@ -89,7 +90,7 @@ class BareReader:
 @contextmanager
 def filled(entries: int) -> Iterator[Datapath]:
     """A datapath of the largest size with that many connections."""
-    datapath = compile_datapath(BuildOptions(max_entries=ENTRIES))
+    datapath = compile_datapath(as_run(ENTRIES))
     try:
         fill(datapath, entries)
         yield datapath

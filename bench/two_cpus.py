@@ -9,8 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bench.figure import Figure, Samples
 from bench.forward import LONG, tracked_ways
+from bench.machine import as_run
 from bench.router import Packets, Router, check_arrivals, router
-from ctweb.datapath.build import BuildOptions, compile_datapath
+from ctweb.datapath.build import compile_datapath
 
 NO_WORSE = 0.97  # the rest is noise: both sides' own runs differ by more
 # On each CPU: one connection that is the other's too, or connections of its own.
@@ -48,7 +49,7 @@ def figures(packets: int, rounds: int) -> Iterator[Figure]:
     """packets: of one sample on one CPU. Raises RuntimeError if the machine has one CPU only."""
     if (os.cpu_count() or 1) < 2:
         return
-    datapath = compile_datapath(BuildOptions(max_entries=65_536))
+    datapath = compile_datapath(as_run(65_536))
     try:
         datapath.apply(LONG)
         with router() as way, way.ends():

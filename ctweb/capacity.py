@@ -1,8 +1,9 @@
-"""How many connections the table may hold."""
+"""How many connections the table may hold, and when it takes their memory."""
 
 from __future__ import annotations
 
 import os
+from typing import Literal
 
 # What a connection takes when the table is full, in bytes: 256 for its entry (kmalloc-256), up to 32 for its bucket,
 # and in user space about 110 in each of the two snapshots that live at once.
@@ -10,6 +11,11 @@ BYTES_PER_CONNECTION = 512
 
 SHARE = 16  # a full table takes at most this part of the memory
 FEWEST, MOST = 16_384, 1_048_576
+
+PLACE = 248  # bytes of the kernel's for each connection that a table made whole has room for, with its bucket up to 280
+WHOLE_SHARE = 50  # `auto`: a table that takes at most this part of the memory is made whole
+
+Preallocate = Literal["auto", "yes", "no"]
 
 
 def machine_memory() -> int:
@@ -21,7 +27,17 @@ def default_max_entries(memory: int) -> int:
     """The default of max-entries on a machine with `memory` bytes of RAM: RAM / 16 / 512, within
     16,384 .. 1,048,576.
 
-    131,072 for each GiB, so the most is reached at 8 GiB. The memory is taken as connections come, except for the
-    buckets (16 bytes for each connection, rounded up to a power of two).
+    131,072 for each GiB, so the most is reached at 8 GiB. When the memory is taken, preallocates() says.
     """
     return min(max(memory // SHARE // BYTES_PER_CONNECTION, FEWEST), MOST)
+
+
+def preallocates(wanted: Preallocate, max_entries: int, memory: int) -> bool:
+    """Whether the kernel makes the whole table at the start, on a machine with `memory` bytes of RAM.
+
+    New connections are then twice as fast, and none is ever refused for want of memory. Otherwise an entry's memory is
+    taken when its connection comes, and given back.
+    """
+    if wanted == "auto":
+        return max_entries * PLACE <= memory // WHOLE_SHARE
+    return wanted == "yes"

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, get_args, get_type_hints
 import msgspec
 from msgspec import Meta
 
+from ctweb.capacity import Preallocate
 from ctweb.privileges import HOW_TO_LET_READ
 from ctweb.rules import Rule, RuleError, parse_rules
 from ctweb.settings import LONGEST, MINUTE, SECOND, SettingError, Tracking, parse_changes, parse_time
@@ -113,6 +114,10 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, rename="kebab"):
         Annotated[int, Meta(ge=1, le=1 << 24)] | None,
         Meta(description="a whole number from 1 to 16777216; without it, as many as suit the machine's RAM"),
     ] = None
+    preallocate: Annotated[
+        Preallocate,
+        Meta(description="auto, yes or no: whether the table's memory is taken at the start, or as connections come"),
+    ] = "auto"
     metrics: Annotated[Metrics, Meta(description="a table with top-hosts, 0 to 100")] = Metrics()
     tls: Annotated[
         Tls, Meta(description="a table with certificate and key, the absolute paths of two PEM files, for HTTPS")

@@ -17,7 +17,7 @@ from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
 from ctweb import allocator, first_user, instance, log, privileges, reach, service
-from ctweb.capacity import default_max_entries, machine_memory
+from ctweb.capacity import default_max_entries, machine_memory, preallocates
 from ctweb.config import Config, ConfigError, Listen
 from ctweb.datapath.attach import BPFFS, AttachError, detach_leftovers, namespace_pins
 from ctweb.datapath.build import BuildError, BuildOptions, Datapath, compile_datapath
@@ -125,7 +125,7 @@ def _run(
 
     stop.check()
     pins = Pins(namespace_pins())
-    datapath = compile_datapath(BuildOptions(config.max_entries or default_max_entries(machine_memory())), pins)
+    datapath = compile_datapath(_build_options(config), pins)
     stack.callback(datapath.close)
     stop.check()
     tracker = Tracker(datapath, config.tracking, state_dir)
@@ -199,6 +199,12 @@ def _run(
 
     server.serve(app, listener, certificate=certificate, ready=ready, alive=watchdog.beat, closing=live.stop)
     logger.info("stopped%s", "; the programs stay attached until `ctweb detach`" if keep else "")
+
+
+def _build_options(config: Config) -> BuildOptions:
+    memory = machine_memory()
+    most = config.max_entries or default_max_entries(memory)
+    return BuildOptions(most, preallocate=preallocates(config.preallocate, most, memory))
 
 
 def _rules(config: Config, datapath: Datapath, tracker: Tracker) -> Rulebook:

@@ -3,7 +3,8 @@
 #ifndef CTWEB_MAPS_H
 #define CTWEB_MAPS_H
 
-/* The table. Written by the packet programs and the reaper; read by user space in batches. Memory as needed. It has room for more
+/* The table. Written by the packet programs and the reaper; read by user space in batches. Memory as needed, or
+ * all of it at the start (`preallocate`): the rules are the same, for an entry deleted is used again at once either way. It has room for more
  * than max_entries: connections that are over and not deleted yet. */
 BPF_F_TABLE("hash", struct tuple, struct conn, connections, SIZED_AT_START, BPF_F_NO_PREALLOC);
 

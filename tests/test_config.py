@@ -121,6 +121,7 @@ def test_what_is_no_file_is_refused(tmp_path):
         (b'state-dir = "var"', ["state-dir takes an absolute path", "'var'"]),
         (b"state-dir = 1", ["state-dir takes an absolute path"]),
         (b'hook = "ebpf"', ["hook takes auto, xdp or tc", "'ebpf'"]),
+        (b"preallocate = true", ["preallocate takes auto, yes or no", "True"]),
         (b"max-entries = 0", ["max-entries takes a whole number", "0"]),
         (b"max-entries = 16777217", ["max-entries takes a whole number"]),
         (b"max-entries = true", ["max-entries takes a whole number", "True"]),

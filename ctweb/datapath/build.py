@@ -18,7 +18,7 @@ from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.c_types import type_of
 from ctweb.datapath.clock import Clock, tick_nanoseconds
 from ctweb.datapath.compiler import compile_image
-from ctweb.datapath.image import SOURCE, BuildError, Image, read_source
+from ctweb.datapath.image import SOURCE, BuildError, Image, MapShape, read_source
 from ctweb.datapath.image_cache import image_for
 from ctweb.datapath.map import Map
 from ctweb.datapath.pins import Kept, Layout, Pins, namespace_cookie
@@ -37,6 +37,7 @@ _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys"
 GRAVES = 16_384  # entries of connections that gave way, kept until nobody can be counting on them any more
 SMALL_TABLE = 1 << 17
 _PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
+_NO_PREALLOC = 1 << 0  # BPF_F_NO_PREALLOC
 # A map of maps, by name, and the map that it holds: one that is not made before it is wanted.
 _HELD = {"translations_in_use": "translations"}
 MOST_REWRITES = 1 << 16  # connections behind NAT that can be fasttracked at a time, 64 bytes each
@@ -46,16 +47,26 @@ MOST_REWRITES = 1 << 16  # connections behind NAT that can be fasttracked at a t
 class BuildOptions:
     """What the datapath is built for.
 
-    max_entries: connections the table holds. replay: the clock is each frame's own time stamp.
+    max_entries: connections the table holds. replay: the clock is each frame's own time stamp. preallocate: the table
+    is made whole, not as connections come.
     """
 
     max_entries: int
     replay: bool = False
+    preallocate: bool = False
 
     @property
     def fresh_cells(self) -> int:
         """Of the ring of new connections: one for each, in small tables three, which is what one of IPv6 takes."""
         return self.max_entries * (3 if self.max_entries <= SMALL_TABLE else 1)
+
+    def shape(self, declared: MapShape) -> MapShape:
+        """A map as it is to be made."""
+        flags = declared.flags
+        if self.preallocate and declared.name == "connections":
+            flags &= ~_NO_PREALLOC
+        entries = self.entries.get(declared.name, declared.entries)
+        return msgspec.structs.replace(declared, entries=entries, flags=flags)
 
     @property
     def entries(self) -> dict[str, int]:
@@ -89,10 +100,7 @@ class Datapath:
         self._kept = False  # the maps with state are pinned, by keep()
         kept = pins.open() if pins else None
         try:
-            self._shapes = {
-                shape.name: msgspec.structs.replace(shape, entries=options.entries.get(shape.name, shape.entries))
-                for shape in image.maps
-            }
+            self._shapes = {shape.name: options.shape(shape) for shape in image.maps}
             if kept:
                 self.marks = tuple(kept.layout.marks)
                 if fits(kept, self._shapes, self.enums):

@@ -24,6 +24,7 @@ from ctweb.settings import Tracking
 from ctweb.tracker import Tracker
 
 ALWAYS = f'{CONFIG}enabled = "yes"\n'
+GROWING = f'preallocate = "no"\n{ALWAYS}'
 TRACKING = "/rest/ip/firewall/connection/tracking"
 CHANGE = {"udp-timeout": "42s"}
 
@@ -234,7 +235,7 @@ def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(machine
     client, router, _ = machines
     with memory_group(f"re-{tmp_path.parent.name}-{tmp_path.name}") as (members, limit, usage):
         enter = ("sh", "-c", f'echo $$ > {members} && exec "$@"', "sh")
-        ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS, by=enter)
+        ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=GROWING, by=enter)
         counted(ctweb, client, IPV4.server, 5)
         # The program itself goes elsewhere, lest it be killed for the memory of its own.
         (members.parents[1] / "cgroup.procs").write_text(str(ctweb.process.pid))
