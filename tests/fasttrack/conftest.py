@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import pytest
 from lab.network import IPV4, IPV6, Ends, Namespace, client_router_server, network, wait_for
@@ -84,6 +85,16 @@ class Lab:
 
         wait_for("packets go fast", is_fast, lambda: (rows, self.ctweb.log.read_text()))
         return rows[0]
+
+    def settle(self) -> None:
+        """Two sweeps later all that came before has been noticed, and counted."""
+        seq = self.health()["sweep"]
+        wait_for("two sweeps", lambda: self.health()["sweep"] >= seq + 2)
+
+    def health(self) -> dict[str, Any]:
+        """Also when a sweep is late, as it may be on a busy machine."""
+        found: dict[str, Any] = json.loads(self.ctweb.ask("GET", "/healthz")[1])
+        return found
 
     def reload(self, rules: str) -> None:
         (self.ctweb.log.parent / "ctweb.toml").write_text(CONFIG + rules)

@@ -100,8 +100,7 @@ class Quiet:
 
     def counted(self) -> int:
         """Packets of the original direction that have gone fast, once the sweep has seen all that were sent."""
-        seq = self._lab.ctweb.get("/healthz")["sweep"]
-        wait_for("two sweeps", lambda: self._lab.ctweb.get("/healthz")["sweep"] >= seq + 2)
+        self._lab.settle()
         return int(self._lab.row(self)["orig-fasttrack-packets"])
 
     def close(self) -> None:
