@@ -57,6 +57,7 @@ class Server:
         for name, password in PASSWORDS.items():
             words = ("user", "set", name, "--role", name, "--password-stdin", "--state-dir", state_dir)
             assert command(*words, input=password).returncode == 0
+        router.checks.append(self.check_accounts)
 
     def start(self, config: str = "") -> None:
         """`config`: contents of the configuration file."""
@@ -80,8 +81,16 @@ class Server:
         mounts = " && ".join(f'mount --bind "$0/{name}" /etc/{name}' for name in parts)
         return ("unshare", "--mount", "sh", "-c", f'{mounts} && exec "$@"', self._state_dir.parent)
 
+    def check_accounts(self) -> None:
+        """No packet is missing from its accounts, nor in them twice; of one that has ended its log tells."""
+        assert not self._log.exists() or "do not add up" not in self._log.read_text()
+        if self.process is not None and self.process.poll() is None:
+            health = self.ask("GET", "/healthz")[1]
+            assert not any(n for name, n in health["counters"].items() if name.startswith("unaccounted-")), health
+
     def stop(self) -> None:
         assert self.process is not None
+        self.check_accounts()
         self.process.terminate()
         self.process.wait(timeout=30)
 
