@@ -18,7 +18,7 @@ def resident():
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 if sys.argv[1] == "told":
-    allocator.give_large_blocks_back()
+    allocator.keep_little()
 np.ones(20_000_000, np.uint8)
 before = resident()
 arrays = [np.ones(2_000_000, np.uint8) for _ in range(50)]
