@@ -9,6 +9,7 @@ from contextlib import ExitStack
 import pytest
 from lab.network import IPV4
 from playwright.sync_api import Page, expect
+from running import until
 
 from browser.router import Server
 from browser.rows import cell, to_port
@@ -150,10 +151,14 @@ def test_the_width_of_a_column_is_dragged_and_kept(server: Server, page: Page) -
     page.mouse.down()
     page.mouse.move(edge + 40, middle, steps=4)
     page.mouse.up()
-    assert heading.bounding_box()["width"] == before["width"] + 40
+
+    def width() -> float | None:
+        box = heading.bounding_box()
+        return box and box["width"]
+
+    until(lambda: width() == before["width"] + 40)
     page.reload()
-    expect(heading).to_be_visible()
-    assert heading.bounding_box()["width"] == before["width"] + 40
+    until(lambda: width() == before["width"] + 40)
 
 
 def test_all_counters_are_explained(server: Server, page: Page) -> None:
