@@ -333,7 +333,7 @@ def test_clients_beyond_the_cap_are_refused_with_a_reason_and_requests_still_ans
     try:
         for client in clients:
             receive(client, "hello")
-        # By hand: the client of the library takes it for a loss if the reason comes at once with the handshake's answer.
+        # By hand: the library's client takes it for a loss if the reason comes at once with the handshake's answer.
         late, answer = handshake()
         with late:
             assert answer.startswith(b"HTTP/1.1 101 ")
