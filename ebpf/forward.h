@@ -111,7 +111,7 @@ static __always_inline u32 new_ports(const struct quick *quick)
 /* Where packets go, as bpf_fib_lookup() has said: in a cpu's memory, for it alone. A cache line. */
 struct next_hop {
 	u64 source[2], destination[2];	/* as two_words() */
-	u64 from;		/* the interface it came in through << 32 | type of service; IPv6: with version and flow label */
+	u64 from;		/* the interface it came in through << 32 | version and type of service; IPv6: with flow label */
 	u64 valid;		/* see validity() */
 	u16 mtu;
 	u16 ifindex;
@@ -174,7 +174,7 @@ static __always_inline int find_way(struct xdp_md *xdp, const struct quick *quic
 		ports = (void *)(ip4 + 1);
 		if ((void *)(ports + 1) > data_end || ip4->ttl <= 1)
 			return -1;
-		asked.from |= ip4->tos;
+		asked.from |= ip4->version_words | ip4->tos << 8;	/* of IPv6 this byte, or the highest, is 0x6. */
 		asked.source[0] = ip4->source;
 		asked.destination[0] = destination[0];
 		asked.source[1] = asked.destination[1] = 0;

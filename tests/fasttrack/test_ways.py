@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import socket
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -158,6 +159,34 @@ def test_several_next_hops(lab: Lab, used: int, policy: int):
         assert by_stack(lab) <= before + 10 * len(flows)  # of 20 each; now and then one is for the stack
     lab.router.ip("route del 10.9.2.2/32")
     lab.router.sysctl(ipv4_fib_multipath_hash_policy=0)
+
+
+def test_addresses_that_are_alike_in_both_families(lab: Lab):
+    """And a type of service that is the first byte of an IPv6 header: each goes its own way."""
+    lab.client.sysctl(ipv6_auto_flowlabels=0)
+    lab.client.ip(
+        "addr add 32.1.13.184/32 dev eth0",
+        "addr add 2001:db8::/128 dev eth0 nodad",
+        "route add 32.1.13.185/32 via 10.9.1.1 src 32.1.13.184",
+        "route add 2001:db9::/128 via fd09:1::1 src 2001:db8::",
+    )
+    lab.server.ip("addr add 32.1.13.185/32 dev eth0", "addr add 2001:db9::/128 dev eth0 nodad")
+    lab.router.ip(
+        "route add 32.1.13.184/32 via 10.9.1.2",
+        "route add 2001:db8::/128 via fd09:1::2",
+        "route add 32.1.13.185/32 via 10.9.2.2",
+        "route add 2001:db9::/128 via fd09:3::2 dev wan2",
+    )
+    four = Ends(socket.AF_INET, "32.1.13.184", "32.1.13.185", "10.9.1.1")
+    six = Ends(socket.AF_INET6, "2001:db8::", "2001:db9::", "fd09:1::1")
+    with quiet(lab, four, PORT) as one, quiet(lab, six, PORT + 1) as other:
+        one.near.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, 0x60)
+        one.until_fast()
+        other.until_fast()
+        before = arrived(lab)
+        assert all(flow.exchange() for _ in range(200) for flow in (one, other))
+        assert arrived(lab) - before == {(ONE, PORT): 200, (OTHER, PORT + 1): 200}
+        assert not slow(lab, [one, other])
 
 
 def slow(lab: Lab, flows: list[Quiet]) -> list[str]:
