@@ -164,10 +164,16 @@ class Datapath:
         """The map of translations; made, and in use, from the first time on that somebody asks. Raises OSError."""
         with self._making:
             if not self.has_translations:
-                made = self._maps["translations"] = Map.create(self._shapes["translations"])
-                if self._kept and self.pins:
-                    self.pins.add("translations", made)
-                self.table("translations_in_use")[0] = made.map_fd
+                made = Map.create(self._shapes["translations"])
+                try:
+                    if self._kept and self.pins:
+                        self.pins.add("translations", made)
+                    self.table("translations_in_use")[0] = made.map_fd
+                except OSError:
+                    made.close()  # whoever asks next tries again
+                    raise
+                self._maps["translations"] = made
+                log.debug("a map of %d translations is made", made.shape.entries)
             return self._maps["translations"]
 
     @property
@@ -239,8 +245,8 @@ class Datapath:
 
     def expect_nat(self, expected: bool) -> None:
         """Whether packets may be translated on their way through: to look for it has a cost. Raises OSError."""
-        if expected and not self.has_translations:
-            log.debug("a map of %d translations is made", self.translations.shape.entries)
+        if expected:
+            _ = self.translations  # there before a packet looks for one
         with self._settings_lock:
             settings = self.settings[self.settings.Key(0)]
             settings.nat = expected

@@ -160,6 +160,17 @@ def test_translations_come_along_though_their_map_is_made_late(pins, made_by):
         datapath.close()
 
 
+def test_a_map_of_translations_that_cannot_be_kept_is_made_when_it_is_asked_for_again(pins):
+    datapath = start(pins)
+    pins.remove()
+    with pytest.raises(OSError, match="No such file"):
+        datapath.expect_nat(True)
+    datapath.keep()
+    datapath.expect_nat(True)
+    assert datapath.table("translations_in_use")[0]
+    datapath.close()
+
+
 def test_the_directory_of_pins_is_its_owners(pins):
     datapath = compile_datapath(BuildOptions(1000), pins)
     datapath.keep((65534, 65533))
