@@ -1,4 +1,4 @@
-"""bpf(2) for what BCC's Python lacks: test runs of programs, pins, links, maps of maps.
+"""bpf(2) for what BCC's library lacks: maps of any kind (it makes none of maps), test runs of programs, pins, links.
 
 Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h.
 """

@@ -1,4 +1,4 @@
-"""The part of BCC's library that makes maps and loads programs, without the compiler in it.
+"""The part of BCC's library that loads programs, reads and writes maps, without the compiler in it.
 
 The whole library is some 60 MB of LLVM in the process: it is for the compiler's process alone (compiler.py).
 """
@@ -20,7 +20,6 @@ _COUNT = ctypes.POINTER(c_uint32)
 _BATCH_READ = (c_int, c_void_p, c_void_p, c_void_p, c_void_p, _COUNT)
 _BATCH_WRITE = (c_int, c_void_p, c_void_p, _COUNT)
 _FUNCTIONS: dict[str, tuple[Any, ...]] = {
-    "bcc_create_map": (c_int, c_char_p, c_int, c_int, c_int, c_int),
     "bcc_prog_load": (c_int, c_char_p, c_char_p, c_size_t, c_char_p, c_uint32, c_int, c_void_p, c_uint32),
     "bpf_lookup_elem": (c_int, c_void_p, c_void_p),
     "bpf_update_elem": (c_int, c_void_p, c_void_p, ctypes.c_ulonglong),

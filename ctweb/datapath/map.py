@@ -43,15 +43,12 @@ class Map(MutableMapping[Any, Any]):
     @classmethod
     def create(cls, shape: MapShape, holding: MapShape | None = None) -> Map:
         """A new map; one of maps is for those that look like `holding`, of any number of entries. Raises OSError."""
-        if holding:
-            return cls(shape, _create_map_of_maps(shape, holding))
-        descriptor = lib().bcc_create_map(
-            shape.type, shape.name.encode()[:15], shape.key_size, shape.leaf_size, shape.entries, shape.flags
-        )
-        if descriptor < 0:
-            code = ctypes.get_errno()
-            raise OSError(code, f"the kernel makes no map {shape.name} of {shape.entries} entries: {os.strerror(code)}")
-        return cls(shape, descriptor)
+        model = cls.create(msgspec.structs.replace(holding, entries=1)) if holding else None
+        try:
+            return cls(shape, _create(shape, 0 if model is None else model.map_fd))
+        finally:
+            if model is not None:
+                model.close()
 
     def __getitem__(self, key: Any) -> Any:
         key, leaf = self._key(key), self.Leaf()
@@ -104,21 +101,15 @@ class Map(MutableMapping[Any, Any]):
         return OSError(code, f"map {self.shape.name}: {os.strerror(code)}")
 
 
-def _create_map_of_maps(shape: MapShape, holding: MapShape) -> int:
-    """The kernel takes the looks from a map that it is shown. Raises OSError."""
-    model = Map.create(msgspec.structs.replace(holding, entries=1))
+def _create(shape: MapShape, model: int) -> int:
+    """The descriptor of a new map. model: that of one which looks like those in a map of maps. Raises OSError."""
+    name = shape.name.encode()[:15]
+    sizes = (shape.key_size, shape.leaf_size, shape.entries)
     try:
-        return bpf(
-            MAP_CREATE,
-            _MAP_CREATE.pack(
-                shape.type, shape.key_size, shape.leaf_size, shape.entries, shape.flags, model.map_fd, 0,
-                shape.name.encode()[:15],
-            ),
-        )  # fmt: skip
+        return bpf(MAP_CREATE, _MAP_CREATE.pack(shape.type, *sizes, shape.flags, model, 0, name))
     except OSError as error:
-        raise OSError(error.errno, f"the kernel makes no map {shape.name}: {error.strerror}") from None
-    finally:
-        model.close()
+        why = f"the kernel makes no map {shape.name} of {shape.entries} entries: {error.strerror}"
+        raise OSError(error.errno, why) from None
 
 
 def possible_cpus() -> int:
