@@ -6,7 +6,6 @@ import logging
 import os
 import select
 import socket
-import struct
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
+from ctweb.datapath.ctnetlink import Malformed, messages
 from ctweb.datapath.map import Map
 
 log = logging.getLogger(__name__)
@@ -22,7 +22,6 @@ log = logging.getLogger(__name__)
 # IPV6_NETCONF, NEXTHOP of include/uapi/linux/rtnetlink.h
 _GROUPS = sum(1 << (group - 1) for group in (1, 3, 5, 7, 8, 9, 11, 19, 24, 25, 32))
 _RULES = frozenset({32, 33})  # RTM_NEWRULE, RTM_DELRULE
-_MESSAGE = struct.Struct("=IH")  # length and type, of struct nlmsghdr
 _RECEIVE_BUFFER = 1 << 16  # bytes: a flood of changes runs over, which tells as much as reading them all would
 _AT_ONCE = 1000  # messages read before the kernel's programs are told
 _LOOK = 1000  # ms between looks at what no message tells of
@@ -81,7 +80,7 @@ class WayChanges:
 
     def _follow(self, bell: socket.socket, quit_: int) -> None:
         last_error = ""
-        quitting, either = select.poll(), select.poll()  # poll: with a full house descriptors are too high for select
+        quitting, either = select.poll(), select.poll()  # poll: a descriptor may be too high for select
         quitting.register(quit_, select.POLLIN)
         either.register(quit_, select.POLLIN)
         either.register(bell, select.POLLIN)
@@ -126,21 +125,16 @@ class WayChanges:
 
 def drain(bell: socket.socket) -> frozenset[int] | None:
     """The types of the messages that are there; None: some were lost."""
-    found: set[int] | None = set()
+    found: set[int] = set()
+    lost = False
     for _ in range(_AT_ONCE):
         try:
-            data = bell.recv(1 << 16)
+            found.update(kind for kind, *_ in messages(bell.recv(1 << 16)))
         except BlockingIOError:
             break
-        except OSError:  # ENOBUFS
-            found = None
-            continue
-        at = 0
-        while found is not None and at + _MESSAGE.size <= len(data):
-            length, kind = _MESSAGE.unpack_from(data, at)
-            found.add(kind)
-            at += max(16, (length + 3) & ~3)
-    return None if found is None else frozenset(found)
+        except (OSError, Malformed):  # ENOBUFS; longer than could be read
+            lost = True
+    return None if lost else frozenset(found)
 
 
 def _rules_allow() -> bool:
