@@ -22,10 +22,13 @@ _COMMAND = ("-I", "-c", "import sys; sys.path[:] = sys.argv[1:]; from ctweb.data
 
 def compile_image(text: str, flags: list[str]) -> Image:
     """Compile the source with BCC: some seconds of one CPU, nearly all of it LLVM's. Raises BuildError."""
-    done = subprocess.run(
-        [sys.executable, *_COMMAND, *sys.path],
-        input=msgspec.msgpack.encode((text, flags)), capture_output=True, check=False, start_new_session=True,
-    )  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, *_COMMAND, *sys.path],
+            input=msgspec.msgpack.encode((text, flags)), capture_output=True, check=False, start_new_session=True,
+        )  # fmt: skip
+    except OSError as error:
+        raise BuildError(f"the compiler's process does not start: {error}") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace")
         raise BuildError(f"the datapath does not compile: {last_words(said, f'BCC ended with {done.returncode}')}")

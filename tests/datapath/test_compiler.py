@@ -61,6 +61,12 @@ def test_the_compilers_first_error_is_the_reason(capfd):
     assert capfd.readouterr() == ("", "")
 
 
+def test_a_compiler_that_does_not_start_is_said(monkeypatch):
+    monkeypatch.setattr(sys, "executable", "/nowhere/python3")
+    with pytest.raises(BuildError, match=r"compiler's process does not start: .*/nowhere/python3"):
+        compile_image("int run(struct __sk_buff *skb) { return 7; }", [])
+
+
 def test_what_stands_in_the_directory_is_not_what_it_runs(tmp_path, monkeypatch):
     """Neither where the command is given nor what PYTHONPATH says has a say in what root runs."""
     (tmp_path / "bcc.py").write_text("raise SystemExit('taken from here')")
