@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import logging
-import os
 import re
 import struct
-import sys
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import msgspec
 
@@ -113,21 +108,3 @@ def last_words(said: str, otherwise: str) -> str:
     lines = [line.strip() for line in said.splitlines() if line.strip()]
     errors = [line for line in lines if "error:" in line]
     return errors[0] if errors else next((line for line in reversed(lines) if "processed" not in line), otherwise)
-
-
-@contextmanager
-def captured_stderr() -> Iterator[Any]:
-    """BCC writes its messages to descriptor 2: take them from there. Gives a function that reads what came so far."""
-    sys.stderr.flush()
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
-        try:
-            yield lambda: _tail(sink.fileno())
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _tail(descriptor: int, size: int = 1 << 20) -> str:
-    return os.pread(descriptor, size, max(0, os.fstat(descriptor).st_size - size)).decode(errors="replace")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import ctypes
 import os
+import sys
+import tempfile
 import threading
-from collections.abc import Collection, Iterator, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import Literal
 
-from ctweb.datapath.image import BuildError, Code, Image, captured_stderr, last_words
+from ctweb.datapath.image import BuildError, Code, Image, last_words
 from ctweb.datapath.libbcc import lib
 from ctweb.datapath.map import Map
 
@@ -87,7 +89,7 @@ class Programs(Mapping[str, int]):
 
     def _load(self, code: Code) -> int:
         instructions = code.linked({name: each.map_fd for name, each in self._maps.items()})
-        with captured_stderr() as said:
+        with _captured_stderr() as said:
             descriptor: int = lib().bcc_prog_load(
                 _KINDS[code.kind], code.name.encode(), instructions, len(instructions), self._licence, 0, 0, None, 0
             )
@@ -102,3 +104,21 @@ class Programs(Mapping[str, int]):
             for descriptor in self._loaded.values():
                 os.close(descriptor)
             self._loaded.clear()
+
+
+@contextmanager
+def _captured_stderr() -> Iterator[Callable[[], str]]:
+    """BCC writes its messages to descriptor 2: take them from there. Gives a function that reads what came so far."""
+    sys.stderr.flush()
+    kept = os.dup(2)
+    with tempfile.TemporaryFile() as sink:
+        os.dup2(sink.fileno(), 2)
+        try:
+            yield lambda: _tail(sink.fileno())
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def _tail(descriptor: int, size: int = 1 << 20) -> str:
+    return os.pread(descriptor, size, max(0, os.fstat(descriptor).st_size - size)).decode(errors="replace")
