@@ -64,7 +64,7 @@ def _net(costs: dict[str, Samples], name: str) -> Samples:
     return Samples.of([a - b for a, b in zip(costs[name].values, costs["plain"].values, strict=True)])
 
 
-def _all(way: Router, full: bool, whole: bool, connections: int, rounds: int) -> Iterator[Figure]:
+def _of_one_table(way: Router, connections: int, rounds: int, *, full: bool, whole: bool) -> Iterator[Figure]:
     size = FULL if full else 4 * connections
     where = f"a full table of {FULL:,}" if full else "a table with room"
     how = f"{where}, {'made whole' if whole else 'which grows'}"
@@ -95,4 +95,4 @@ def figures(connections: int, rounds: int) -> Iterator[Figure]:
     with router() as way, way.ends():
         for full in (False, True):
             for whole in (True, False):
-                yield from _all(way, full, whole, connections, rounds)
+                yield from _of_one_table(way, connections, rounds, full=full, whole=whole)
