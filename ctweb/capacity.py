@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-# What a connection takes when the table is full, in bytes: 256 for its entry (kmalloc-256), up to 32 for its bucket,
-# and in user space about 110 in each of the two snapshots that live at once.
+# What a connection takes when the table is full, in bytes: 256 for its entry (kmalloc-256), 16 or more for its bucket,
+# and in user space about 120 in each of the two snapshots that live at once.
 BYTES_PER_CONNECTION = 512
 
 SHARE = 16  # a full table takes at most this part of the memory

@@ -51,8 +51,9 @@ static __always_inline bool came_in(struct __sk_buff *skb)
 
 /* What ingress notes in an skb for egress: the packet is counted, on a connection of which packets have left before, so there is nothing to
  * do for it on its way out. It stands in a field that the stack carries along and, since the tcindex classifier is gone, only sch_gred
- * reads; egress takes it away again, before a queue sees the packet. The number is drawn at each start, so that what another
- * namespace's tracker has noted in a packet that comes from there through a pair of veth devices is not taken for ours. */
+ * reads; egress takes it away again before a queue sees the packet, but not on an interface that has no programs. The number is drawn
+ * at each start, so that what another namespace's tracker has noted in a packet that comes from there through a pair of veth devices is
+ * not taken for ours. */
 static __always_inline u32 settled_note(void)
 {
 	u32 zero = 0;

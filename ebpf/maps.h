@@ -3,9 +3,9 @@
 #ifndef CTWEB_MAPS_H
 #define CTWEB_MAPS_H
 
-/* The table. Written by the packet programs and the reaper; read by user space in batches. Memory as needed, or
- * all of it at the start (`preallocate`): the rules are the same, for an entry deleted is used again at once either way. It has room for more
- * than max_entries: connections that are over and not deleted yet. */
+/* The table. Written by the packet programs and the reaper; read by user space in batches. Memory as needed, or all of it at the start
+ * (`preallocate`): the rules are the same, for an entry that was deleted may be used again at once either way. It has room for more than
+ * max_entries: connections that are over and not deleted yet. */
 BPF_F_TABLE("hash", struct tuple, struct conn, connections, SIZED_AT_START, BPF_F_NO_PREALLOC);
 
 /* One element. Written by user space, read by the packet programs when connections are made. */

@@ -107,8 +107,9 @@ enum counter {
 
 _Static_assert(COUNTERS <= 64, "struct per_cpu (maps.h)");
 
-/* Where the table grows, a kmalloc-256 object holds 8 (list) + 48 (htab_elem) + 40 (tuple) + 160: keep it so. With those 56 + 40 bytes before it, the first 32
- * bytes here share a cache line with the end of the tuple; the next 64 are one line; the last 64 are the cold line. */
+/* Where the table grows, a kmalloc-256 object holds 8 (list) + 48 (htab_elem) + 40 (tuple) + 160: keep it so. With those 56 + 40 bytes
+ * before it, the first 32 bytes here share a cache line with the end of the tuple; the next 64 are one line; the last 64 are the cold
+ * line. */
 struct conn {
 	u64 expires;		/* datapath time, or enum expires */
 	u32 status;		/* with the four bytes after it one 64-bit word for atomic operations: bits set by or */
