@@ -67,6 +67,7 @@ def serve(
     certificate: of HTTPS; None: HTTP.
     `ready` is called when requests are answered from here on, `alive` at least once a second. `closing` is called,
     perhaps twice, when the server stops, and must end what would keep requests running (the websockets).
+    Raises OSError where the system allows fewer threads than THREADS.
     """
     site = _Site(app, secure=certificate is not None)
     worker = _Worker(1, os.getpid(), [listener], site, 0, site.cfg, _Log(site.cfg))
@@ -178,11 +179,17 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
     # -- life of the process
 
     def get_thread_pool(self) -> futures.ThreadPoolExecutor:
+        """Raises OSError where the system allows fewer threads."""
         pool = futures.ThreadPoolExecutor(THREADS, thread_name_prefix="http")
         # All of them from the start: what the process holds then does not depend on how many clients it once had.
         together = threading.Barrier(THREADS)
-        for _ in range(THREADS):
-            pool.submit(together.wait)
+        try:
+            for _ in range(THREADS):
+                pool.submit(together.wait)
+        except RuntimeError as error:
+            together.abort()  # the interpreter waits for those that wait here
+            remedy = "allow it more of them (TasksMax, pids.max), or more memory"
+            raise OSError(f"{THREADS} threads to answer requests: {error}; {remedy}") from error
         return pool
 
     def init_signals(self) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 
 import pytest
 from running import ADDRESS, PORT, Ctweb, drip, signed_in
@@ -100,3 +102,15 @@ def test_a_refused_body_that_never_comes_holds_no_thread(ctweb: Ctweb):
     assert ctweb.get("/healthz")[0] == 200
     for sock in waiting:
         sock.close()
+
+
+def test_a_system_that_allows_fewer_threads_is_told_of_and_not_waited_for():
+    """Those that have started wait for one another: the program would never end."""
+    script = (
+        "import resource; from pathlib import Path; from ctweb.web.server import _Worker\n"
+        "used = int(Path('/proc/self/statm').read_text().split()[0]) * resource.getpagesize()\n"
+        "resource.setrlimit(resource.RLIMIT_AS, [used + 100 * 2**20] * 2)\n"  # the stacks of few
+        "_Worker.get_thread_pool(None)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert f"OSError: {server.THREADS} threads to answer requests: can't start new thread" in done.stderr
