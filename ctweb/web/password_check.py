@@ -35,7 +35,7 @@ REMEMBERED = 4096  # addresses, and names
 KNOWN = 256  # right passwords
 WAITING = 8  # requests at once that have their password looked at, or wait for it, in each lane
 OF_ONE_ADDRESS = 2  # of these
-FAMILIAR = 1024  # addresses from which somebody has signed in, and in which the last one to do so is kept longest
+FAMILIAR = 1024  # addresses from which somebody has signed in; the one where that was longest ago goes first
 OWN = ("127.0.0.1", "::/64")  # this machine, from which ssh's tunnels come too
 
 
@@ -118,7 +118,7 @@ class PasswordCheck:
         self._failures = Failures()
         self._strangers, self._familiar = _Lane(), _Lane()
         self._lock = threading.Lock()  # of what follows
-        self._seen: OrderedDict[str, None] = OrderedDict()  # where somebody has signed in, the longest ago first
+        self._signed_in_from: OrderedDict[str, None] = OrderedDict()  # addresses, the longest ago first
         # Hashes by the proof of a password that was right: Basic sends it with every request.
         self._known: OrderedDict[bytes, str] = OrderedDict()
         self._secret = secrets.token_bytes(32)
@@ -135,9 +135,9 @@ class PasswordCheck:
         with self._lock:
             if user is not None and self._known.get(proof) == user.hash:
                 self._known.move_to_end(proof)
-                self._has_signed_in(address)
+                self._make_familiar(address)
                 return user
-            lane = self._familiar if address in OWN or address in self._seen else self._strangers
+            lane = self._familiar if address in OWN or address in self._signed_in_from else self._strangers
         try:
             self._let_in(address, name)
             with lane.turn(address):
@@ -154,7 +154,7 @@ class PasswordCheck:
                 self._known[proof] = user.hash
                 if len(self._known) > KNOWN:
                     self._known.popitem(last=False)
-                self._has_signed_in(address)
+                self._make_familiar(address)
             return user
         self._failures.add(address, name)
         self._count("sign-ins-failed")
@@ -162,12 +162,12 @@ class PasswordCheck:
         time.sleep(time.monotonic() - began)
         return None
 
-    def _has_signed_in(self, address: str) -> None:
-        """Under the lock."""
-        self._seen[address] = None
-        self._seen.move_to_end(address)
-        if len(self._seen) > FAMILIAR:
-            self._seen.popitem(last=False)
+    def _make_familiar(self, address: str) -> None:
+        """Somebody has signed in from there. Called under the lock."""
+        self._signed_in_from[address] = None
+        self._signed_in_from.move_to_end(address)
+        if len(self._signed_in_from) > FAMILIAR:
+            self._signed_in_from.popitem(last=False)
 
     @property
     def counters(self) -> dict[str, int]:

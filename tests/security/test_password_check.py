@@ -176,17 +176,18 @@ def test_strangers_from_everywhere_keep_nobody_out_who_has_signed_in_before(user
     go_on.set()
     for guess in guesses:
         guess.join(30)
+    users.put("guest", User("read", passwords.hashed("also right")))
     assert check.user("guest", "also right", "10.0.2.1") is not None
 
 
 def test_a_wrong_password_makes_no_address_familiar_and_they_are_bounded(users):
     check = PasswordCheck(users)
     assert check.user("boss", "wrong", "10.0.0.1") is None
-    assert not check._seen
+    assert not check._signed_in_from
     for number in range(FAMILIAR + 3):
         assert check.user("boss", "right", f"10.1.{number // 256}.{number % 256}") is not None
-    assert len(check._seen) == FAMILIAR
-    assert "10.1.0.2" not in check._seen
+    assert len(check._signed_in_from) == FAMILIAR
+    assert "10.1.0.2" not in check._signed_in_from
 
 
 def test_unknown_names_take_as_long_as_wrong_passwords(users, monkeypatch):
