@@ -33,7 +33,6 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 
-
 _WHOLE_TARGET = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://([^/?#]*)")  # a request for http://HOST/..., as to a proxy
 
 
@@ -64,8 +63,9 @@ def protect(app: Flask, hosts: Collection[str]) -> None:
 
     @app.before_request
     def check() -> None:
-        header = request.headers.get("Host", "" if request.environ["SERVER_PROTOCOL"] == "HTTP/1.0" else ",")
-        if "," in header:  # two of them come as a list
+        header = request.headers.get("Host")
+        missing = header is None and request.environ["SERVER_PROTOCOL"] != "HTTP/1.0"
+        if missing or "," in (header or ""):  # two of them come as a list
             abort(400, "it takes one header Host")
         for host in _hosts_named(request):
             if not host_is_ours(_host_name(host), hosts):
