@@ -1,4 +1,5 @@
-"""The server of bench/dashboard.py, a process of its own: a table that changes each second, and the page over it.
+"""The server of bench/dashboard.py and tests/browser/test_million.py, a process of its own: a table that changes each
+second, and the page over it.
 
 `python -m bench.table_server ENTRIES SHARE`: prints its port and the token of a session; for each line on stdin it
 answers with what each snapshot since the last one has cost, as a JSON list of {"sweep": seconds of CPU, "clients":

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from playwright.sync_api import Browser, Page, Playwright
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from lab.network import DEADLINE
+from playwright.sync_api import Browser, BrowserContext, Page, Playwright, expect
 
 FLAGS = [
     "--no-sandbox",
@@ -30,3 +34,15 @@ class Complaints:
     def expect(self, text: str) -> None:
         """Forget those that contain `text`: the test brought them about."""
         self.found = [one for one in self.found if text not in one]
+
+
+@contextmanager
+def page_of(context: BrowserContext) -> Iterator[tuple[Page, Complaints]]:
+    """A page that has not been opened yet; nothing it does may make the browser complain. Closes the context."""
+    context.set_default_timeout(DEADLINE * 1000)
+    expect.set_options(timeout=DEADLINE * 1000)
+    page = context.new_page()
+    complaints = Complaints(page)
+    yield page, complaints
+    context.close()
+    assert complaints.found == []

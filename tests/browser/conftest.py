@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from lab.network import DEADLINE, Namespace, client_router_server, network
-from playwright.sync_api import Browser, Page, Playwright, expect, sync_playwright
+from lab.network import Namespace, client_router_server, network
+from playwright.sync_api import Browser, Page, Playwright, sync_playwright
 
-from browser.chromium import Complaints, launch
+from browser.chromium import Complaints, launch, page_of
 from browser.router import Server
 
 Machines = tuple[Namespace, Namespace, Namespace]
@@ -56,12 +56,7 @@ def complaints() -> list[Complaints]:
 
 @pytest.fixture
 def page(server: Server, browser: Browser, complaints: list[Complaints]) -> Iterator[Page]:
-    """A page that has not been opened yet; nothing it does may make the browser complain."""
-    context = server.signed_in(browser, viewport={"width": 1440, "height": 760})
-    context.set_default_timeout(DEADLINE * 1000)
-    expect.set_options(timeout=DEADLINE * 1000)
-    made = context.new_page()
-    complaints.append(Complaints(made))
-    yield made
-    context.close()
-    assert complaints[0].found == []
+    """Of somebody who has signed in."""
+    with page_of(server.signed_in(browser, viewport={"width": 1440, "height": 760})) as (made, found):
+        complaints.append(found)
+        yield made

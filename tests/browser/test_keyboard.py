@@ -9,10 +9,9 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
-from lab.network import DEADLINE
 from playwright.sync_api import Browser, Locator, Page, expect
 
-from browser.chromium import Complaints
+from browser.chromium import page_of
 from browser.router import PASSWORDS, URL, Server
 from browser.rows import expect_in_order, to_port
 
@@ -40,15 +39,11 @@ def tab_to(page: Page, wanted: Locator) -> None:
 @pytest.fixture
 def mouseless(server: Server, browser: Browser) -> Iterator[Page]:
     """A page of somebody who has not signed in."""
-    context = browser.new_context(base_url=URL, viewport={"width": 1440, "height": 760}, color_scheme="light")
-    context.set_default_timeout(DEADLINE * 1000)
-    expect.set_options(timeout=DEADLINE * 1000)
-    page = context.new_page()
-    complaints = Complaints(page)
-    yield page
-    context.close()
-    server.set(icmp_timeout="10s")
-    assert complaints.found == []
+    with page_of(
+        browser.new_context(base_url=URL, viewport={"width": 1440, "height": 760}, color_scheme="light")
+    ) as (page, _):
+        yield page
+        server.set(icmp_timeout="10s")
 
 
 def test_all_of_it_goes_by_keyboard(server: Server, mouseless: Page) -> None:

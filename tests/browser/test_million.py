@@ -3,15 +3,15 @@ one. The server is a process of its own, beside the other tests' one."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from lab.network import DEADLINE
 from playwright.sync_api import Browser, Page, expect
 
-from browser.chromium import Complaints
+from browser.chromium import page_of
 from browser.conftest import Machines
 
 ROWS = 1_000_000
@@ -54,21 +54,20 @@ def source(rank: int) -> str:
 def million(machines: Machines, browser: Browser) -> Iterator[Page]:
     _, router, _ = machines
     words = (sys.executable, "-m", "bench.table_server", str(ROWS), SHARE)
-    process = router.start(*words, cwd=REPOSITORY, stdout=-1, stdin=-1, stderr=None, text=True)
-    port, token = process.stdout.readline().split()
-    context = browser.new_context(base_url=f"http://127.0.0.1:{port}", viewport={"width": 1440, "height": 900})
-    context.add_cookies([{"name": f"ctweb-{port}", "value": token, "url": f"http://127.0.0.1:{port}/"}])
-    context.set_default_timeout(DEADLINE * 1000)
-    expect.set_options(timeout=DEADLINE * 1000)
-    page = context.new_page()
-    complaints = Complaints(page)
-    page.goto("/?sort=src-address")
-    page.wait_for_function(FILLED)
-    yield page
-    context.close()
-    process.terminate()
-    process.wait(timeout=30)
-    assert complaints.found == []
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": None, "text": True}
+    process = router.start(*words, cwd=REPOSITORY, **pipes)
+    try:
+        port, token = process.stdout.readline().split()
+        url = f"http://127.0.0.1:{port}"
+        context = browser.new_context(base_url=url, viewport={"width": 1440, "height": 900})
+        context.add_cookies([{"name": f"ctweb-{port}", "value": token, "url": url}])
+        with page_of(context) as (page, _):
+            page.goto("/?sort=src-address")
+            page.wait_for_function(FILLED)
+            yield page
+    finally:
+        process.terminate()
+        process.wait(timeout=30)
 
 
 def right_rows(page: Page) -> int:
