@@ -36,12 +36,19 @@ async function signIn() {
   return { why, wait: response.status === 429 ? Number(response.headers.get("Retry-After")) : undefined };
 }
 
-/** @type {number | undefined} */
+/** Until it is sent once more. @type {number | undefined} */
 let waiting;
+
+function stopWaiting() {
+  if (waiting === undefined) return;
+  clearTimeout(waiting);
+  waiting = undefined;
+  refused.textContent = "";
+}
 
 form.addEventListener("submit", async (event) => {
   event.preventDefault();
-  clearTimeout(waiting);
+  stopWaiting();
   button.disabled = true;
   refused.textContent = "";
   const refusal = await signIn();
@@ -57,12 +64,10 @@ form.addEventListener("submit", async (event) => {
 
 /** Send it once more when it will be looked at, unless something else is typed meanwhile. @param {number} seconds */
 function tryAgain(seconds) {
-  refused.textContent = `There are too many failed sign-ins. Yours is tried in ${seconds} s.`;
+  refused.textContent = `The server slows sign-ins down. Yours is tried in ${seconds} s.`;
   waiting = setTimeout(() => form.requestSubmit(), seconds * 1000);
 }
-form.addEventListener("input", () => {
-  clearTimeout(waiting);
-});
+form.addEventListener("input", stopWaiting);
 
 byId("host").textContent = location.host;
 

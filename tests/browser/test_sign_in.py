@@ -8,19 +8,16 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
-from browser.chromium import Complaints
+from browser.chromium import Complaints, page_of
 from browser.router import PASSWORDS, URL, Server
 
 
 @pytest.fixture
 def stranger(server: Server, browser: Browser, complaints: list[Complaints]) -> Iterator[Page]:
     """A page that has not signed in."""
-    context = browser.new_context(base_url=URL, viewport={"width": 1000, "height": 700})
-    page = context.new_page()
-    complaints.append(Complaints(page))
-    yield page
-    context.close()
-    assert complaints[0].found == []
+    with page_of(browser.new_context(base_url=URL, viewport={"width": 1000, "height": 700})) as (page, found):
+        complaints.append(found)
+        yield page
 
 
 def sign_in(page: Page, name: str = "full") -> None:
@@ -115,5 +112,9 @@ def test_who_has_to_wait_is_signed_in_when_the_time_has_come(
         stranger.wait_for_timeout(1000 if answer.status == 429 else 0)
     stranger.keyboard.press("Enter")
     expect(stranger.get_by_role("alert")).to_have_text(re.compile(r"Yours is tried in \d+ s\."))
+    stranger.keyboard.press("x")
+    expect(stranger.get_by_role("alert")).to_be_empty()  # another password is not sent before it is complete
+    stranger.keyboard.press("Backspace")
+    stranger.keyboard.press("Enter")
     expect(stranger.locator("#live")).to_have_attribute("data-mode", "live")
     complaints[0].expect("429 (TOO MANY REQUESTS)")
