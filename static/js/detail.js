@@ -109,7 +109,7 @@ export class Detail {
     if (this.row) this.#paint(this.row);
   }
 
-  /** Time left, between two sweeps. */
+  /** Time left, and time since it began, between two sweeps. */
   tick() {
     if (!this.row) return;
     for (const [name, text] of [["left", this.#timeLeft(this.row)], ["began", this.#age()]]) {
@@ -220,9 +220,9 @@ export class Detail {
   #properties(row) {
     const lines = COLUMNS.filter(({ name }) => !DRAWN.has(name) && row[name] !== undefined && row[name] !== 0).map((column) => {
       const value = row[column.name];
-      const term = make("dt", "", `${column.title}${column.arrow ? ` ${column.arrow}` : ""}`);
-      term.title = column.help;
-      return [term, make("dd", "", typeof value === "number" && column.name !== "gre-key" && column.name !== "icmp-id" ? grouped(value) : String(value))];
+      const title = make("dt", "", `${column.title}${column.arrow ? ` ${column.arrow}` : ""}`);
+      title.title = column.help;
+      return [title, make("dd", "", typeof value === "number" && column.name !== "gre-key" && column.name !== "icmp-id" ? grouped(value) : String(value))];
     });
     return lines.length ? [make("h3", "", "More"), make("dl", "properties", ...lines.flat())] : [];
   }

@@ -84,8 +84,8 @@ export class TableHead {
     });
     const grip = document.createElement("span");
     grip.className = "grip";
-    grip.addEventListener("pointerdown", (event) => this.#drag(event, column, cell));
     grip.title = "Drag: width. Double click: as wide as what is in it.";
+    grip.addEventListener("pointerdown", (event) => this.#drag(event, column, cell));
     grip.addEventListener("dblclick", () => this.#fit(column));
     cell.append(button, grip);
     return cell;
@@ -137,8 +137,7 @@ export class TableHead {
     grip.setPointerCapture(start.pointerId);
     /** @param {PointerEvent} event */
     const move = (event) => {
-      this.widths[column.name] = Math.round(Math.min(MOST_WIDTH, Math.max(LEAST_WIDTH, before + event.clientX - start.clientX)));
-      this.#layOut();
+      this.#widen(column, before + event.clientX - start.clientX);
     };
     grip.addEventListener("pointermove", move);
     grip.addEventListener(
@@ -156,9 +155,14 @@ export class TableHead {
     this.#layOut(column);
     const cells = /** @type {HTMLElement[]} */ ([...this.element.parentElement?.querySelectorAll(`[data-column="${CSS.escape(column.name)}"]`) ?? []]);
     const needed = Math.max(...cells.map((cell) => cell.offsetWidth));
-    this.widths[column.name] = Math.min(MOST_WIDTH, Math.max(LEAST_WIDTH, needed + 1));
-    this.#layOut();
+    this.#widen(column, needed + 1);
     this.onWidths();
+  }
+
+  /** To this width, within bounds. @param {Column} column @param {number} pixels */
+  #widen(column, pixels) {
+    this.widths[column.name] = Math.round(Math.min(MOST_WIDTH, Math.max(LEAST_WIDTH, pixels)));
+    this.#layOut();
   }
 
   /** The widths that the columns have by themselves. */
