@@ -170,9 +170,11 @@ def command(*arguments: str | Path, before: Sequence[str] = (), **options: Any) 
 
 
 def drip(sockets: Iterable[socket.socket]) -> None:
-    """Send a byte twice a second on each of them, until the server has hung up on all."""
+    """Send a byte twice a second on each of them, until the server has hung up on all; gives up after 90 s."""
     left = list(sockets)
+    deadline = time.monotonic() + 90
     while left:
+        assert time.monotonic() < deadline, f"{len(left)} are not hung up on"
         for sock in list(left):
             try:
                 sock.sendall(b"x")

@@ -69,6 +69,37 @@ def test_all_of_it_is_in_the_tooltip_the_panel_and_what_is_copied(page: Page) ->
         assert text.replace("\t", " ") in page.get_by_label("Filter connections").input_value().replace("\t", " ")
 
 
+def test_of_several_rows_each_is_a_line_in_the_order_that_is_seen(page: Page, sender: socket.socket) -> None:
+    """Which is not the document's once it has been scrolled."""
+    ports = range(5811, 5871)
+    for port in ports:
+        sender.sendto(b"1", (IPV6.server, port))
+    page.goto(f"/?filter=dport:{ports[0]}-{ports[-1]}&sort=dst-address&columns=protocol,dst-address")
+    expect(page.locator("#table")).to_have_attribute("aria-rowcount", str(len(ports) + 1))  # the headings are one
+    page.evaluate("addEventListener('copy', (event) => { window.copied = event.clipboardData.getData('text/plain'); })")
+
+    def copied() -> list[str]:
+        page.evaluate("getSelection().selectAllChildren(document.querySelector('.layer'))")
+        page.keyboard.press("Control+C")
+        page.evaluate("getSelection().removeAllRanges()")
+        return page.evaluate("copied").split("\n")
+
+    page.locator("#table").focus()
+    page.keyboard.press("End")
+    expect(to_port(page, ports[-1])).to_be_in_viewport(ratio=1)
+    expect(page.locator(".row.waiting:visible")).to_have_count(0)
+    stand = page.locator(".row:not([hidden])").evaluate_all("rows => rows.map((row) => row.ariaRowIndex - 2)")
+    first = min(stand)
+    assert first > 0
+    assert stand != sorted(stand)
+    assert copied() == [f"udp\t[{IPV6.server}]:{port}" for port in ports[first:]]
+    page.get_by_label("Filter connections").fill(f"dport:{ports[3]},{ports[5]}")
+    expect(page.locator("#table")).to_have_attribute("aria-rowcount", "3")
+    expect(page.locator(".row:not([hidden])")).to_have_count(2)
+    page.locator("#table").focus()
+    assert copied() == [f"udp\t[{IPV6.server}]:{ports[n]}" for n in (3, 5)]
+
+
 @pytest.mark.usefixtures("sender")
 def test_a_double_click_makes_the_column_as_wide_as_it_needs(page: Page) -> None:
     page.goto("/?filter=dport:5801")
