@@ -1,4 +1,4 @@
-"""Long fasttracked connections, and short timeouts: `PYTHONPATH=tests .venv/bin/python -m fasttrack.outlive --minutes 10`.
+"""Long fasttracked connections, and short timeouts: `python -m fasttrack.outlive --minutes 10` in tests/.
 
 nf_conntrack sees a packet of them every two seconds or so and forgets after three without one. Each second its entries
 must be there and be the same ones, and so must ctweb's connections: fasttracked, established, and counting.
@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lab.network import IPV4, IPV6
+from lab.network import IPV4, IPV6, wait_for
 
 from fasttrack.conftest import FORWARDED, MASQUERADED, Flow, Lab, fast, fasttracking
 from fasttrack.flows import Datagrams, Transfer
@@ -86,7 +86,8 @@ def watch(lab: Lab, flows: Sequence[Flow], seconds: float, *, tell: bool = False
     watched = [Watched(flow) for flow in flows]
     began = time.monotonic()
     while (passed := time.monotonic() - began) < seconds:
-        time.sleep(1)
+        seen = lab.health()["sweep"]
+        wait_for("another sweep", lambda seen=seen: lab.health()["sweep"] > seen)
         for one in watched:
             line = one.look(lab)
             if tell:
@@ -112,10 +113,11 @@ def main() -> int:
         rows = [lab.row(flow) for flow in flows]
         assert lab.invalid() == invalid, f"{lab.invalid() - invalid} packets were invalid to nf_conntrack"
     for one, row in zip(watched, rows, strict=True):
+        packets = int(row["orig-packets"]) + int(row["repl-packets"])
         print(
-            f"{one.flow.protocol} {one.flow.source}: {one.looks} looks in {options.minutes:g} minutes, entries {one.ids}, "
-            f"at least {one.left} s left, {one.fast:,} of {int(row['orig-packets']) + int(row['repl-packets']):,} "
-            f"packets fast; {len(one.wrong)} looks wrong"
+            f"{one.flow.protocol} {one.flow.source}: {one.looks} looks in {options.minutes:g} minutes, "
+            f"entries {one.ids}, at least {one.left} s left, {fast(row):,} of {packets:,} packets fast; "
+            f"{len(one.wrong)} looks wrong"
         )
     return int(any(one.wrong for one in watched))
 
