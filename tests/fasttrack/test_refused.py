@@ -45,6 +45,28 @@ def test_an_interface_that_is_not_there(machines: Machines, tmp_path: Path):
     said(machines, tmp_path, FASTTRACK + 'in-interface = "dsl0"\n', why)
 
 
+def test_a_rule_whose_interface_comes_is_in_force_from_then_on(machines: Machines, tmp_path: Path):
+    router = machines[1]
+    rule = FASTTRACK + 'in-interface = "dsl0"\n'
+    ctweb = Tracked(router, tmp_path, "--hook", "xdp", config=CONFIG + rule)
+
+    def logged(*words: str) -> None:
+        wait_for(f"{words} in the log", lambda: all(each in ctweb.log.read_text() for each in words))
+
+    logged("not in force: rule 1: in-interface: there is no interface 'dsl0'")
+    router.ip("link add dsl0 type veth peer name dsl1", "link set dsl0 up", "link set dsl1 up")
+    logged("fasttrack: interface dsl0: packets are met at tc there", "rule 1: in-interface: dsl0 takes no part")
+    router.ip("link del dsl0")
+    router.ip(f"link add dsl0 type veth peer name dsl1 netns {machines[0].path}", "link set dsl0 up")
+    machines[0].ip("link set dsl1 up")
+    machines[0].run("ethtool", "-K", "dsl1", "gro", "on")
+    try:
+        logged("fasttrack: interface dsl0 takes part", "in force from now on: rule 1")
+    finally:
+        router.ip("link del dsl0")
+    assert ctweb.end() == 0
+
+
 def test_where_packets_are_not_met_at_xdp(machines: Machines, tmp_path: Path):
     words = ("no interface takes part in FastTrack", "met at tc there, not at XDP: asked for")
     said(machines, tmp_path, FASTTRACK, *words, hook="tc")
