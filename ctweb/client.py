@@ -19,6 +19,34 @@ TRACKING = "/rest/ip/firewall/connection/tracking"
 RESOURCE = "/rest/system/resource"
 
 
+class Hook(msgspec.Struct):
+    """Where packets of an interface are met: xdp or tc."""
+
+    name: str
+    hook: str
+
+
+class Port(msgspec.Struct):
+    """An interface, and why it takes no part in FastTrack; "" if it does."""
+
+    name: str
+    reason: str
+
+
+class FastTrack(msgspec.Struct):
+    """What stands behind rules that fasttrack. `refusals`: a line for each one that is not in force."""
+
+    interfaces: list[Port]
+    refusals: list[str]
+
+
+class Hooks(msgspec.Struct):
+    """What the running instance has on interfaces. `fasttrack`: None without a rule for it."""
+
+    interfaces: list[Hook]
+    fasttrack: FastTrack | None
+
+
 class RefusedError(Exception):
     """The running instance did not do what was asked, in its own words."""
 
@@ -58,6 +86,10 @@ class Client:
     def resource(self) -> dict[str, str]:
         """The machine, and what was counted."""
         return msgspec.json.decode(self._ask("GET", RESOURCE), type=dict[str, str])
+
+    def hooks(self) -> Hooks:
+        """The interfaces that have programs, and what FastTrack makes of them."""
+        return msgspec.json.decode(self._ask("GET", "/page/settings"), type=Hooks)
 
     def change_settings(self, changes: Mapping[str, str]) -> None:
         self._ask("POST", TRACKING + "/set", msgspec.json.encode(changes))

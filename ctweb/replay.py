@@ -196,18 +196,25 @@ def _untracked(datapath: Datapath, counters: Mapping[str, int], cut: int) -> dic
     return {name.removeprefix("COUNT_").lower().replace("_", "-"): n for name, n in counts.items() if n}
 
 
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}{'' if number == 1 else 's'}"
+
+
 def remarks(played: Replayed, log: EndedLog | None) -> Iterator[str]:
     """What the user should know besides the table, a line each."""
     counters = played.snapshot.counters
     if played.damage:
-        yield f"{played.damage}; the table is as it stood there, after {played.frames} packets"
+        yield f"{played.damage}; the table is as it stood there, after {_counted(played.frames, 'packet')}"
     if played.untracked:
         reasons = ", ".join(f"{n} {reason}" for reason, n in played.untracked.items())
-        yield f"{sum(played.untracked.values())} of {played.frames} packets belong to no connection: {reasons}"
-    if played.backwards:
+        untracked, all_ = sum(played.untracked.values()), _counted(played.frames, "packet")
+        yield f"{untracked} of {all_} {'belongs' if untracked == 1 else 'belong'} to no connection: {reasons}"
+    if played.backwards == 1:
+        yield "1 packet is older than one before it and was taken at that one's time"
+    elif played.backwards:
         yield f"{played.backwards} packets are older than one before them and were taken at its time"
     if counters["COUNT_EARLY_DROP"]:
-        yield f"{counters['COUNT_EARLY_DROP']} connections had to give way to new ones: the table was full"
+        yield f"{_counted(counters['COUNT_EARLY_DROP'], 'connection')} had to give way to new ones: the table was full"
     over = sum(counters[name] for name in ENDS)
     if log is not None and len(log) != over:
         yield f"{over - len(log)} of {over} ended connections are missing"

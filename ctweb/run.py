@@ -189,7 +189,7 @@ def _run(
     )
     stack.enter_context(instance.announced(state_dir, running))
     stop.check()
-    first_user.ensure(users, log_is_kept=log_json or service.logs_to_journal())
+    first_user.ensure(users, config.state_dir, log_is_kept=log_json or service.logs_to_journal())
     _say_where(running)
     watchdog = service.Watchdog(lambda: tracker.snapshot.seq)
 
@@ -304,7 +304,9 @@ def _listen(listen: Listen) -> socket.socket:
     try:
         return server.listen(listen.host, listen.port)
     except OSError as error:
-        raise RunError(f"cannot listen on {listen}: {error.strerror}; choose another place with --listen") from None
+        # The system's own words: those of `create_server` repeat the address. A resolver's number is not one of errno.
+        why = error.strerror if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
+        raise RunError(f"cannot listen on {listen}: {why}; choose another place with --listen") from None
 
 
 def detach(state_dir: Path) -> list[str]:

@@ -88,6 +88,21 @@ def test_hook_of_an_interface(kind, arphrd, shape, choice, native, ok, says):
     assert bool(check.remedy) is not ok
 
 
+@pytest.mark.parametrize(
+    ("kind", "choice", "native", "has", "says"),
+    [
+        ("veth", "auto", True, "xdp", "nic: native XDP; ingress by xdp: so it runs"),
+        ("veth", "auto", True, "tc", "nic: native XDP; ingress by tc: native XDP would cost veth its offloads"),
+        ("", "xdp", False, "tc", "nic: no native XDP; ingress by tc: no native XDP"),
+        ("", "tc", None, "xdp", "nic: native XDP unknown; ingress by xdp: so it runs"),
+    ],
+)
+def test_hook_of_an_interface_that_is_tracked(kind, choice, native, has, says):
+    """Whatever the configuration would come to: the running instance's command line may say something else."""
+    check = check_interface(Interface(7, "nic", kind, ETHERNET), Shape.ETHERNET, choice, native, has)
+    assert (check.ok, check.detail) == (True, says)
+
+
 def test_memory_that_does_not_suffice_is_a_note():
     meminfo = "MemTotal: 1000000 kB\nMemAvailable:   500000 kB\n"
     assert check_memory(meminfo, 100_000, 1024).remedy == ""

@@ -109,7 +109,7 @@ def test_a_port_in_use_is_found_before_anything_is_attached(run, attached):
         ctweb = run()
         assert ctweb.process.wait(timeout=60) == 2
     assert f"127.0.0.1:{PORT}" in one_line(ctweb)
-    assert "in use" in one_line(ctweb)
+    assert "Address already in use; choose" in one_line(ctweb)
     assert attached() == {}
 
 

@@ -64,7 +64,7 @@ class FastTrack:
         self._hooked: Mapping[int, Hooked] | None = None  # None: not known yet
         self._ports: dict[int, Port] = {}
         self._in_force: list[tuple[Rule, tuple[int, ...] | None]] = []  # with the indexes of its in-interface
-        self._refusals: tuple[str, ...] = ()
+        self._refused: Mapping[int, str] = {}  # by number of the rule, why
         self._stamp = 0  # of what is in force; 0: the next sweep gives it one
         self._used = False  # there ever was a rule in force
         self._decider: TestRunner | None = None
@@ -86,7 +86,7 @@ class FastTrack:
     @property
     def refusals(self) -> tuple[str, ...]:
         """Which rules are not in force, and why: a line for each."""
-        return self._refusals
+        return tuple(f"rule {number}: {why}" for number, why in self._refused.items())
 
     @property
     def ports(self) -> tuple[Port, ...]:
@@ -178,7 +178,7 @@ class FastTrack:
                 there[index] = there.Leaf((c_uint8 * 6)(*port.mac), flags)
         for index, port in ports.items():
             if self._ports.get(index) != port:
-                log.info("fasttrack: interface %s %s", port.name, port.reason or "takes part")
+                log.info("fasttrack: interface %s%s", port.name, f": {port.reason}" if port.reason else " takes part")
         self._ports = ports
 
     def _enforce(self) -> None:
@@ -189,20 +189,22 @@ class FastTrack:
             self._used = True
             self._set_ports(ports_of(self._hooked, xdp_features.features()))
         in_force: list[tuple[Rule, tuple[int, ...] | None]] = []
-        refusals = []
+        refused: dict[int, str] = {}
         for number, rule in self._rules.items():
             try:
                 in_force.append((rule, meant(rule, self._ports, self._interfaces)))
             except ValueError as why:
-                refusals.append(f"rule {number}: {why}")
+                refused[number] = str(why)
         if in_force != self._in_force:
             self._settings[self._settings.Key(0)] = self._settings.Leaf()  # stamp 0: nothing goes fast
             self._in_force = in_force
             self._stamp = 0
-        if tuple(refusals) != self._refusals:
-            self._refusals = tuple(refusals)
-            for line in refusals:
-                log.warning("not in force: %s", line)
+        before, self._refused = self._refused, refused
+        for number, reason in refused.items():
+            if before.get(number) != reason:
+                log.warning("not in force: rule %s: %s", number, reason)
+        for number in sorted(before.keys() & self._rules.keys() - refused.keys()):
+            log.info("in force from now on: rule %s", number)
 
     def _go_on(self) -> None:
         """Packets may go fast for some seconds more; for who holds the lock."""

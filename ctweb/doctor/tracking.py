@@ -12,7 +12,7 @@ from pyroute2 import IPRoute
 
 from ctweb import state
 from ctweb.capacity import BYTES_PER_CONNECTION, default_max_entries, machine_memory
-from ctweb.client import Client, RefusedError
+from ctweb.client import Client, FastTrack, Hooks, RefusedError
 from ctweb.config import Config
 from ctweb.datapath import clsact, firewall
 from ctweb.datapath.attach import BPFFS, AttachError, HookChoice, choose, namespace_pins
@@ -44,17 +44,24 @@ def check_datapath(max_entries: int) -> Check:
     return Check("datapath", True, "its programs compile, and the kernel takes them")
 
 
-def check_interface(interface: Interface, shape: Shape, choice: HookChoice, native: bool | None) -> Check:
-    """The hook that ingress gets; `native`: whether the driver has native XDP, None if that is not known."""
+def check_interface(
+    interface: Interface, shape: Shape, choice: HookChoice, native: bool | None, has: str = ""
+) -> Check:
+    """The hook that ingress gets, or `has` got in the running instance; `native`: whether the driver has native XDP,
+    None if that is not known."""
     told = {True: "native XDP", False: "no native XDP", None: "native XDP unknown"}[native]
+    hook, reason = "", ""
     try:
         hook, reason = choose(interface, shape, choice)
     except AttachError as error:
-        return Check("interface", False, str(error), "choose another hook, or name other interfaces")
+        if not has:
+            return Check("interface", False, str(error), "choose another hook, or name other interfaces")
     if hook == "xdp" and native is False:
-        if choice == "xdp":
+        if choice == "xdp" and not has:
             return Check("interface", False, f"{interface.name}: no native XDP for hook xdp", "choose hook auto or tc")
         hook, reason = "tc", "no native XDP"
+    if has and has != hook:
+        hook, reason = has, "so it runs"
     return Check("interface", True, f"{interface.name}: {told}; ingress by {hook}: {reason}")
 
 
@@ -166,6 +173,37 @@ def fasttrack_checks(config: Config, interfaces: Mapping[int, Interface]) -> lis
     return checks
 
 
+def interface_checks(config: Config, interfaces: Mapping[int, Interface], running: Hooks | None) -> list[Check]:
+    """Of each interface that a run under `config` tracks, or that the running one does: its command line may differ."""
+    native = native_xdp() or {}
+    hooks = {each.name: each.hook for each in running.interfaces} if running else None
+    checks = []
+    for planned in plan(interfaces, () if hooks else config.interfaces).values():
+        interface = planned.interface
+        if planned.shape is not None and (hooks is None or interface.name in hooks):
+            has = hooks[interface.name] if hooks else ""
+            checks.append(check_interface(interface, planned.shape, config.hook, native.get(interface.index), has))
+    return checks
+
+
+def running_fasttrack(told: FastTrack | None) -> list[Check]:
+    """As fasttrack_checks, of what the running instance says."""
+    if told is None:
+        return []
+    refused = [refusal.split(": ", 1) for refusal in told.refusals]
+    return [Check("fasttrack", True, f"{port.name}: {port.reason or 'takes part'}") for port in told.interfaces] + [
+        Check("fasttrack", True, f"{rule} is not in force: {why}", "all else runs without it") for rule, why in refused
+    ]
+
+
+def running_hooks(config: Config) -> Hooks | None:
+    """Of the running instance; None if it does not answer, or has no programs anywhere while it does not track."""
+    with suppress(InstanceError, RefusedError):
+        hooks = Client(config.state_dir).hooks()
+        return hooks if hooks.interfaces else None
+    return None
+
+
 def check_leftovers(left: list[str], running: bool) -> Check:
     """What is attached, in words; with nobody running it is what a kept run, or one that was killed, left."""
     if not left:
@@ -188,21 +226,18 @@ def tracking_checks(config: Config, *, loadable: bool) -> list[Check]:
     """Every check of what ctweb would do under `config`. `loadable`: nothing is in the way of loading programs."""
     max_entries = config.max_entries or default_max_entries(machine_memory())
     checks = [check_datapath(max_entries)] if loadable else []
+    namespace = os.stat("/proc/self/ns/net").st_ino
+    holder = lock_holder(RUNTIME / f"netns-{namespace}.lock", Path("/proc/locks").read_text())
+    running = holder is not None
+    hooks = running_hooks(config) if running else None
     with IPRoute() as netlink:
-        native = native_xdp()
         interfaces = read(netlink)
-        for planned in plan(interfaces, config.interfaces).values():
-            if planned.shape is not None:
-                knows = native.get(planned.interface.index) if native is not None else None
-                checks.append(check_interface(planned.interface, planned.shape, config.hook, knows))
-        checks += fasttrack_checks(config, interfaces)
+        checks += interface_checks(config, interfaces, hooks)
+        checks += fasttrack_checks(config, interfaces) if hooks is None else running_fasttrack(hooks.fasttrack)
         left = attached(netlink, namespace_pins(BPFFS))
     checks.append(check_memory(Path("/proc/meminfo").read_text(), max_entries, BYTES_PER_CONNECTION))
     if os.geteuid() != 0:
         return [*checks, Check("running", True, "cannot tell, nor what was left behind", "run ctweb doctor as root")]
-    namespace = os.stat("/proc/self/ns/net").st_ino
-    holder = lock_holder(RUNTIME / f"netns-{namespace}.lock", Path("/proc/locks").read_text())
-    running = holder is not None
     verdict = check_verdict(tracking_verdict(config, running), running)
     checks += [check_instance(holder, config.state_dir), verdict]
     if running:

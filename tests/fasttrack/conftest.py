@@ -6,7 +6,9 @@ import json
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import pytest
@@ -113,17 +115,23 @@ def ready(machines: tuple[Namespace, Namespace, Namespace]) -> None:
         end.run("ethtool", "-K", "eth0", "tx", "off")
 
 
-@pytest.fixture(scope="module")
-def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+@contextmanager
+def fasttracking(directory: Path) -> Iterator[Lab]:
     with network() as net:
         machines = client_router_server(net)
         client, router, server = machines
         ready(machines)
         router.run("nft", "-f", "-", input=RULES)
-        ctweb = Tracked(router, tmp_path_factory.mktemp("fasttrack"), "--hook", "xdp", config=CONFIG + FASTTRACK)
+        ctweb = Tracked(router, directory, "--hook", "xdp", config=CONFIG + FASTTRACK)
         yield Lab(client, router, server, ctweb)
         if ctweb.process.poll() is None:
             assert ctweb.end() == 0, ctweb.log.read_text()
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    with fasttracking(tmp_path_factory.mktemp("fasttrack")) as made:
+        yield made
 
 
 @pytest.fixture(params=[IPV4, IPV6], ids=["ipv4", "ipv6"])

@@ -33,7 +33,8 @@ class Transfer:
 
     protocol = "tcp"
 
-    def __init__(self, lab: Lab, ends: Ends, port: int) -> None:
+    def __init__(self, lab: Lab, ends: Ends, port: int, pause: float = PAUSE) -> None:
+        self._pause = pause
         with lab.server.socket(ends.family, socket.SOCK_STREAM) as listener:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind((ends.server, listens(port)))
@@ -51,7 +52,7 @@ class Transfer:
 
     def _send(self) -> None:
         chunk = random.Random(self.sport).randbytes(CHUNK)
-        while not self._ending.wait(PAUSE):
+        while not self._ending.wait(self._pause):
             self._sent.update(chunk)
             self.near.sendall(chunk)
             chunk = chunk[1:] + chunk[:1]
@@ -90,7 +91,8 @@ class Datagrams:
 
     protocol = "udp"
 
-    def __init__(self, lab: Lab, ends: Ends, port: int) -> None:
+    def __init__(self, lab: Lab, ends: Ends, port: int, pause: float = 0.002) -> None:
+        self._pause = pause
         self.near = lab.client.socket(ends.family, socket.SOCK_DGRAM)
         self.far = lab.server.socket(ends.family, socket.SOCK_DGRAM)
         self.far.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
@@ -108,7 +110,7 @@ class Datagrams:
             thread.start()
 
     def _send(self) -> None:
-        while not self._ending.wait(0.002):
+        while not self._ending.wait(self._pause):
             self.near.send(self.sent.to_bytes(4, "big") + bytes(self.sent % 500))
             self.sent += 1
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import time
 from contextlib import ExitStack
 
 from lab.network import IPV4, IPV6, Ends, wait_for
@@ -12,16 +10,9 @@ from lab.tracked import NUMBERS, Row
 
 from fasttrack.conftest import FORWARDED, MASQUERADED, PLAIN, PORTS, Flow, Lab, fast
 from fasttrack.flows import datagrams, transfer
+from fasttrack.outlive import listed, shorten_timeouts, watch
 
-SHORT = 3  # seconds that nf_conntrack keeps an entry without packets
-LONG = float(os.environ.get("FASTTRACK_SECONDS", "7"))  # that a connection goes on then; once by hand: 600
-
-
-def listed(lab: Lab, flow: Flow) -> str:
-    """nf_conntrack's entry of the connection, "" if it has none."""
-    family, port = ("ipv6" if "[" in flow.source else "ipv4"), flow.source.rpartition(":")[2]
-    source = flow.source.rpartition(":")[0].strip("[]")
-    return lab.router.run("conntrack", "-L", "-f", family, "-p", flow.protocol, "-s", source, "--orig-port-src", port)
+LONG = 7.0  # seconds that a connection goes on whose entry is gone after SHORT without packets; by hand: outlive.py
 
 
 def test_tcp_transfers(lab: Lab, ends: Ends):
@@ -71,21 +62,12 @@ def test_udp_is_counted_to_the_packet(lab: Lab, ends: Ends):
 
 def test_entries_outlive_their_timeouts_and_the_windows_they_miss(lab: Lab, ends: Ends):
     """Long connections, and short timeouts: what nf_conntrack sees of them keeps its entries."""
-    lab.router.sysctl(
-        netfilter_nf_conntrack_tcp_timeout_established=SHORT,
-        netfilter_nf_conntrack_tcp_timeout_unacknowledged=SHORT,
-        netfilter_nf_conntrack_udp_timeout_stream=SHORT,
-        netfilter_nf_conntrack_udp_timeout=SHORT,
-    )
+    shorten_timeouts(lab)
     invalid = lab.invalid()
     with transfer(lab, ends, MASQUERADED) as tcp, datagrams(lab, ends, FORWARDED) as udp:
-        for flow in (tcp, udp):
-            lab.wait_until_fast(flow)
-        end = time.monotonic() + LONG
-        while time.monotonic() < end:
-            time.sleep(0.5)
-            assert "ESTABLISHED" in listed(lab, tcp)
-            assert "udp" in listed(lab, udp)
+        for watched in watch(lab, [tcp, udp], LONG):
+            assert watched.wrong == []
+            assert watched.looks > 1
         for flow in (tcp, udp):
             row = lab.row(flow)
             assert fast(row) > 0.5 * (int(row["orig-packets"]) + int(row["repl-packets"])), row

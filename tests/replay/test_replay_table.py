@@ -182,6 +182,13 @@ class TestClock:
         assert outcome.row(src_port="1")["timeout"] == "10s"
         assert outcome.remarks == ["2 packets are older than one before them and were taken at its time"]
 
+    def test_one_is_told_of_as_one(self, replayed):
+        frame = udp("10.0.0.1", 1, "10.0.0.2", 2)
+        outcome = replayed(pcap([at(100, frame), at(50, frame)]))
+        assert outcome.remarks == ["1 packet is older than one before it and was taken at that one's time"]
+        (remark,) = replayed(pcap([at(0, frame[:30])])).remarks
+        assert remark.startswith("1 of 1 packet belongs to no connection: ")
+
     def test_stamps_from_another_age(self, replayed):
         frame = udp("10.0.0.1", 1, "10.0.0.2", 2)
         ages = section() + interface(given={9: b"\x00"})  # whole seconds

@@ -66,6 +66,7 @@ def test_the_first_start_says_a_password_once_and_keeps_its_hash(run):
     password = said[0].split()[-1]
     assert first.get(IDENTITY, **basic("admin", password))[0] == 200
     assert first.get(IDENTITY, **basic("admin", "admin"))[0] == 401
+    assert f"Another one: ctweb user set admin --state-dir {first.state_dir}\n" in first.log.read_text()
     assert first.end() == 0
     second = run().ready()
     assert "password" not in second.log.read_text()
