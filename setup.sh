@@ -47,6 +47,7 @@ missing_packages() {
 		ethtool ethtool
 		ip iproute2
 		iperf3 iperf3
+		iptables-legacy iptables
 		nc netcat-openbsd
 		nft nftables
 		npm npm
