@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +15,9 @@ from running import Ctweb, new_namespace, runner
 # A property that takes long on a busy machine still holds.
 settings.register_profile("ctweb", deadline=None)
 settings.load_profile("ctweb")
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, and so would all that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
@@ -26,6 +32,15 @@ def run(namespace: str, tmp_path: Path) -> Iterator[Callable[..., Ctweb]]:
     """Start `ctweb run` in the namespace."""
     with runner(tmp_path / "state") as start:
         yield start
+
+
+@pytest.fixture(scope="session")
+def bpffs() -> Path:
+    """The BPF file system, mounted as systemd has it on every machine."""
+    place = Path("/sys/fs/bpf")
+    if not os.path.ismount(place):
+        subprocess.run(["mount", "-t", "bpf", "bpf", place], check=True)
+    return place
 
 
 @pytest.fixture(scope="module")
