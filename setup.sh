@@ -56,6 +56,7 @@ missing_packages() {
 		shellcheck shellcheck
 		systemd-analyze systemd
 		sysctl procps
+		tcpdump tcpdump
 	END
 }
 
