@@ -23,7 +23,7 @@ test:
 	@failed=; \
 	.venv/bin/ruff check . || failed=1; \
 	.venv/bin/mypy --strict || failed=1; \
-	.venv/bin/pytest -n 3 --dist loadfile $(ARGS) || failed=1; \
+	.venv/bin/pytest -n 5 $(ARGS) || failed=1; \
 	test -z "$$failed"
 
 # 20 million frames through the programs beside the reference model; ARGS="--packets N" of each of the ten shapes.

@@ -47,6 +47,7 @@ missing_packages() {
 		ethtool ethtool
 		ip iproute2
 		iperf3 iperf3
+		iptables-legacy iptables
 		nc netcat-openbsd
 		nft nftables
 		npm npm
@@ -55,6 +56,7 @@ missing_packages() {
 		shellcheck shellcheck
 		systemd-analyze systemd
 		sysctl procps
+		tcpdump tcpdump
 	END
 }
 

@@ -125,7 +125,7 @@ def test_the_running_instance_is_found_without_touching_its_lock(veth, tmp_path)
     assert check_instance(None, tmp_path).detail == "no: ctweb run starts it"
 
 
-def test_what_a_kept_run_leaves_is_told_until_it_is_detached(run, tmp_path):
+def test_what_a_kept_run_leaves_is_told_until_it_is_detached(run, tmp_path, bpffs):
     assert run("--keep").ready().end() == 0
     told = next(line for line in doctor() if line[6:].startswith("left behind"))
     assert told.startswith("note  left behind   link /sys/fs/bpf/ctweb/")

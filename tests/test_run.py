@@ -165,7 +165,7 @@ def test_state_is_not_for_others(run, tmp_path):
         assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
 
 
-def test_kept_programs_stay_until_detach(run, attached):
+def test_kept_programs_stay_until_detach(run, attached, bpffs):
     ctweb = run("--keep").ready()
     arguments = ["detach", "--state-dir", ctweb.state_dir]
     refused = command(*arguments)
@@ -179,7 +179,7 @@ def test_kept_programs_stay_until_detach(run, attached):
     assert removed.stdout
 
 
-def test_a_run_takes_over_what_a_kept_run_left(run, attached):
+def test_a_run_takes_over_what_a_kept_run_left(run, attached, bpffs):
     run("--keep").ready().end()
     assert attached()
     ctweb = run().ready()

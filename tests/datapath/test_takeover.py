@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import stat
-import subprocess
 from pathlib import Path
 
 import msgspec
@@ -19,9 +18,7 @@ BPFFS = Path("/sys/fs/bpf")
 
 
 @pytest.fixture
-def pins():
-    if not os.path.ismount(BPFFS):
-        subprocess.run(["mount", "-t", "bpf", "bpf", BPFFS], check=True)
+def pins(bpffs):
     made = Pins(BPFFS / "ctweb" / f"test-{os.getpid()}")
     yield made
     made.remove()

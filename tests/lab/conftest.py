@@ -23,12 +23,12 @@ class Lab:
     hook: str
 
 
-@pytest.fixture(scope="session", params=["tc", "xdp"])
+@pytest.fixture(scope="package", params=["tc", "xdp"])
 def hook(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def lab(hook: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     with network() as net:
         client, router, server = client_router_server(net)

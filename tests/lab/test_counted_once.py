@@ -47,7 +47,7 @@ def test_loopback(lab: Lab):
         agree(lab.ctweb, local, near, far)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bridged(lab: Lab) -> Iterator[tuple[Namespace, Namespace]]:
     """Two hosts at a bridge in the router, which is also their way out: network 3."""
     hosts = lab.network.namespace("host2"), lab.network.namespace("host3")

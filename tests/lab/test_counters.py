@@ -29,14 +29,14 @@ from lab.traffic import (
 FILE = 3_000_000  # bytes
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("files")
     (directory / "file").write_bytes(bytes(FILE))
     return directory
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def witnessed(lab: Lab) -> Lab:
     """The lab with nf_conntrack counting the same packets in the router."""
     watch_with_conntrack(lab.router)

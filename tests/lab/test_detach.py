@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import signal
-import subprocess
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from running import CTWEB
@@ -17,20 +14,12 @@ from lab.tracked import Tracked, refused
 from lab.traffic import ping
 
 HELD = {"tc": {"tcx ingress", "tcx egress"}, "xdp": {"xdp", "tcx egress"}}
-BPFFS = Path("/sys/fs/bpf")
 
 
 @pytest.fixture
 def machines() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
     with network() as net:
         yield client_router_server(net)
-
-
-@pytest.fixture
-def bpffs() -> None:
-    """As systemd has it on every machine."""
-    if not os.path.ismount(BPFFS):
-        subprocess.run(["mount", "-t", "bpf", "bpf", BPFFS], check=True)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import signal
 import socket
@@ -33,9 +32,7 @@ dst-port = {port}
 
 
 @pytest.fixture
-def machines() -> Iterator[tuple[Namespace, Namespace, Namespace]]:
-    if not os.path.ismount(BPFFS):
-        subprocess.run(["mount", "-t", "bpf", "bpf", BPFFS], check=True)
+def machines(bpffs: Path) -> Iterator[tuple[Namespace, Namespace, Namespace]]:
     with network() as net:
         machines = client_router_server(net)
         yield machines

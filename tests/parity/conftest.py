@@ -12,13 +12,13 @@ from parity.machines import GHOSTS, HOSTS, Parity, parity, path
 Paths = tuple[Ends, Ends]  # IPv4, IPv6
 
 
-@pytest.fixture(scope="session", params=["xdp", "tc"])
+@pytest.fixture(scope="package", params=["xdp", "tc"])
 def lab(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Parity]:
     with parity(request.param, tmp_path_factory.mktemp(request.param)) as made:
         yield made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def unused(lab: Parity) -> dict[str, Iterator[int]]:
     """Numbers of hosts and ghosts that no test has used yet."""
     return {"hosts": iter(HOSTS), "ghosts": iter(GHOSTS)}
