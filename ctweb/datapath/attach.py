@@ -31,8 +31,9 @@ log = logging.getLogger(__name__)
 HookChoice = Literal["auto", "xdp", "tc"]
 BPFFS = Path("/sys/fs/bpf")
 
-# Native XDP is there, but it costs the interface (veth: its peer) segmentation or receive offload.
-_XDP_COSTS_OFFLOAD = frozenset({"veth", "virtio_net", "tun"})
+# Native XDP is there, but it costs the interface (veth: its peer) segmentation or receive offload. So does it on a TAP
+# device whose user hands over segments in bulk: they would be made one again by a copy, and counted as one packet.
+_XDP_COSTS_OFFLOAD = frozenset({"veth", "virtio_net"})
 
 _WAYS = {Hook.TCX_INGRESS: clsact.Way.INGRESS, Hook.TCX_EGRESS: clsact.Way.EGRESS}
 
@@ -214,7 +215,7 @@ def choose(interface: Interface, shape: Shape, choice: HookChoice) -> tuple[Lite
     if choice == "xdp":
         return "xdp", "asked for"
     kind = interface.kind or driver(interface.name)
-    if kind in _XDP_COSTS_OFFLOAD:
+    if kind in _XDP_COSTS_OFFLOAD or interface.bulk:
         return "tc", f"native XDP would cost {kind} its offloads"
     return "xdp", "native XDP"
 

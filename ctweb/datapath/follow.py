@@ -223,6 +223,8 @@ class Interfaces:
             wanted = plans.get(index)
             if wanted is None or wanted.shape is not attachment.shape or not attachment.alive(netlink):
                 self._let_go(index, netlink, keep=self._keep)
+            elif wanted.interface.bulk is not attachment.interface.bulk:  # another hook may be the right one
+                self._let_go(index, netlink, keep=False)
             else:
                 attachment.interface = wanted.interface  # it may have a new name
         seen = {index for index, each in plans.items() if each.seen}

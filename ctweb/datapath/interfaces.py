@@ -38,7 +38,10 @@ class Shape(Enum):
 
 @dataclass(frozen=True)
 class Interface:
-    """What netlink says of one interface. `master` and `link` are indices in this namespace, or None."""
+    """What netlink says of one interface. `master` and `link` are indices in this namespace, or None.
+
+    bulk: of kind tun, whose user may hand over many segments as one, behind a header that says so (IFF_VNET_HDR).
+    """
 
     index: int
     name: str
@@ -47,6 +50,7 @@ class Interface:
     master: int | None = None
     link: int | None = None
     address: str = ""  # of the link layer, as in 02:00:00:00:00:01
+    bulk: bool = False
 
     @property
     def shape(self) -> Shape | None:
@@ -87,6 +91,7 @@ def read(netlink: IPRoute) -> dict[int, Interface]:
             master=message.get("master"),
             link=None if elsewhere else message.get("link"),
             address=message.get("address") or "",
+            bulk=bool(message.get(("linkinfo", "data", "tun_vnet_hdr"))),
         )
     return found
 
