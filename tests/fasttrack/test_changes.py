@@ -188,7 +188,7 @@ def test_the_other_end_takes_no_redirected_packets_any_more(lab: Lab):
         for flow in flows:
             normal(lab, flow)
         said = lab.ctweb.log.read_text()
-        assert "interface wan its other end takes no redirected packets" in said
+        assert "interface wan: its other end takes no redirected packets" in said
         lab.server.run("ethtool", "-K", "eth0", "gro", "on")
         for flow in flows:
             lab.wait_until_fast(flow, more=100)
