@@ -7,7 +7,7 @@
 #define CTWEB_FORWARD_H
 
 enum { FAST_PORTS = 4096 };			/* the first interface index that cannot take part */
-enum { TICK_SHIFT = 30, STACK_TICKS = 2 };	/* of by_stack(): a tick is about a second */
+enum { TICK_SHIFT = 30, STACK_TICKS = 2, STACK_TICKS_AT_MOST = 4 };	/* of by_stack(): a tick is about a second */
 enum { STAMP_GRAIN = 1 << 26 };			/* ns, about 67 ms */
 enum { ETHERNET_SHORTEST = 60 };		/* a frame that is no longer may be padded */
 enum { FAMILY_INET = 2, FAMILY_INET6 = 10 };	/* as bpf_fib_lookup() calls them */
@@ -349,6 +349,18 @@ static __always_inline bool is_for_us(struct xdp_md *xdp, const struct quick *qu
 	return !(port->flags & PORT_VIRTUAL) || !checksum_missing(xdp, quick);
 }
 
+/* Will what follows a TCP segment not overtake it on its longer way through the stack, or do no harm if it does? That is one without payload,
+ * and mostly the last one that the sender had to send. Others that come late count as lost, and make it send again. */
+static __always_inline bool may_be_late(struct xdp_md *xdp, const struct quick *quick)
+{
+	void *data = (void *)(long)xdp->data + sizeof(struct ethernet_header), *data_end = (void *)(long)xdp->data_end;
+	struct tcp_header *tcp = data + (quick->tuple.family == 4 ? sizeof(struct ipv4_header) : sizeof(struct ipv6_header));
+
+	if (quick->protocol != PROTOCOL_TCP || quick->bytes == quick->headers)
+		return true;
+	return (void *)(tcp + 1) > data_end || tcp->flags & TCP_PSH;
+}
+
 /* Sends the packet in cpu->quick, of `conn`, on its way if it may go fast. `behind`: its tuple was the one behind a translation. False:
  * it is for the stack, and unchanged. */
 static __always_inline bool forward(struct xdp_md *xdp, struct conn *conn, struct quick *quick, u64 word, u64 direction, u64 now,
@@ -362,8 +374,11 @@ static __always_inline bool forward(struct xdp_md *xdp, struct conn *conn, struc
 	if (!fast || (word & STATUS_BIT(STATUS_PASSES | STATUS_STAMPS)) != STATUS_BIT(STATUS_PASSES | fast->stamp) ||
 	    now >= fast->until || !is_for_us(xdp, quick))
 		return false;
-	/* Now and then one for the stack, so that its own entry lives on. Two CPUs at once may both send one. */
-	if ((u8)(tick - *by_stack(conn, direction)) >= STACK_TICKS) {
+	/* Now and then one for the stack, so that its own entry lives on: one that may be late, and without such a one any. Two CPUs at once
+	 * may both send one. */
+	u8 passed = tick - *by_stack(conn, direction);
+
+	if (unlikely(passed >= STACK_TICKS) && (passed >= STACK_TICKS_AT_MOST || may_be_late(xdp, quick))) {
 		*by_stack(conn, direction) = tick;
 		return false;
 	}

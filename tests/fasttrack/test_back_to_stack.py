@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
@@ -183,4 +184,45 @@ def test_tcp_that_the_stack_must_decide(lab: Lab, ends: Ends):
         flow.exchange()
         row = lab.row(flow)
         assert (row["tcp-state"], row["fasttrack"]) == ("established", "true")
+        flow.close()
+
+
+def test_a_segment_that_others_would_overtake_is_not_the_one_for_the_stack(lab: Lab, ends: Ends):
+    """On its longer way it would come after them, and TCP sends again what is late. One without payload may be late."""
+    with ports(lab) as (near, _):
+        flow = Connection(lab, ends, near)
+
+        def is_fast() -> bool:
+            flow.exchange()
+            return int(lab.row(flow)["orig-fasttrack-packets"]) > 0
+
+        def counts() -> tuple[int, int]:
+            """Of the client's packets: all, and those that went to the stack; when no more come."""
+            before = None
+            while True:
+                row = lab.row(flow)
+                counted = int(row["orig-packets"])
+                now = counted, counted - int(row["orig-fasttrack-packets"])
+                if now == before:
+                    return now
+                before = now
+                time.sleep(1.1)  # a sweep
+
+        wait_for("packets go fast", is_fast)
+        seq, ack = flow.numbers()
+        bare = link(lab, flow.segment(ACK, seq, ack))
+        full = link(lab, flow.segment(ACK, seq + 1000, ack, payload=MAGIC))
+        late = True
+        while late:  # the machine was busy
+            before = counts()
+            time.sleep(1.5)
+            since = time.monotonic()
+            send(near, bare)
+            time.sleep(2.6)  # one is due after two ticks of 1.07 s, and after four whatever it is
+            send(near, full)
+            late = time.monotonic() - since > 4
+            after = counts()
+        assert after == (before[0] + 2 * TIMES, before[1] + 1)
+        send(near, bare)
+        assert counts() == (after[0] + TIMES, after[1] + 1)
         flow.close()
