@@ -145,6 +145,14 @@ static __always_inline void learn_call(const struct tuple *ends)
 	}
 }
 
+/* Is this translation there already? It may be told again, by a later dump or of a later connection. */
+static __always_inline bool is_known_translation(const struct tuple *reply, const struct translation *new)
+{
+	struct translation *old = translation_of(reply);
+
+	return old && same(&old->tuple, &new->tuple) && old->flip == new->flip;
+}
+
 static __always_inline void learn(struct nat_item *item, u64 now, struct per_cpu *cpu)
 {
 	struct conn *conn = living(&item->original, now);
@@ -161,7 +169,12 @@ static __always_inline void learn(struct nat_item *item, u64 now, struct per_cpu
 		struct conn *stray;
 
 		/* First the way, then who stands in it: packets in between still find the stray, later ones its new place. */
-		count(cpu, put_translation(&item->reply, &new) ? COUNT_NAT_REFUSED : COUNT_NAT_LEARNED, 1);
+		bool known = is_known_translation(&item->reply, &new);
+
+		if (put_translation(&item->reply, &new))
+			count(cpu, COUNT_NAT_REFUSED, 1);
+		else if (!known)
+			count(cpu, COUNT_NAT_LEARNED, 1);
 		stray = living(&item->reply, now);
 		if (stray) {
 			bring_home(item, stray, conn, now, cpu);

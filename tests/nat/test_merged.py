@@ -174,3 +174,17 @@ def test_a_rules_mark_is_left_alone_unless_another_is_told(datapath):
 def _keys(datapath):
     columns = live(datapath)
     return keys(columns, np.arange(len(columns)), datapath.key_dtype)
+
+
+def test_a_translation_that_is_told_again_is_counted_once(datapath):
+    """nf_conntrack's entries are asked for again and again, as long as no packet has shown them, and by each dump."""
+    reset(datapath)
+    put(datapath, 1, first=1)
+    translations = Translations(datapath)
+    before = datapath.read_counters()["COUNT_NAT_LEARNED"]
+    reply = ends(SERVER, 53, ROUTER, 2000)
+    entry = Entry(False, ORIGINAL, reply, STATUS_SRC_NAT, None, "")
+    for dump in (1, 1, 2):
+        assert translations.learn([item(entry, None, dump)]) == [FIRST_ID + 1]
+    translations.learn([item(Entry(False, ends(CLIENT, 1001, SERVER, 53), reply, STATUS_SRC_NAT, None, ""), None, 2)])
+    assert datapath.read_counters()["COUNT_NAT_LEARNED"] - before == 2
