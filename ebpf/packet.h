@@ -103,6 +103,8 @@ struct tcp_options {
 	u64 offset;
 	u64 found;		/* SIDE_SCALE, SIDE_SACK */
 	u64 scale;
+	u64 sack_at;		/* the first SACK option */
+	u64 sack_size;		/* 0: there is none */
 	u32 sack;
 	u32 pad;
 };

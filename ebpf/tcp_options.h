@@ -5,7 +5,6 @@
 
 enum tcp_option { OPTION_END, OPTION_NOP, OPTION_SCALE = 3, OPTION_SACK_PERMITTED = 4, OPTION_SACK = 5 };
 enum { OPTIONS_MAX = 40, SACK_BLOCKS = 4, SCALE_MAX = 14 };
-enum { SACK_SEEN = 1 << 7 };		/* in tcp_options.found: only the first SACK option counts */
 
 /* conn->tcp_flags, for each direction: what that side has offered or done. */
 enum tcp_side {
@@ -49,20 +48,26 @@ static __always_inline bool tcp_option(volatile struct tcp_options *options)
 
 		options->scale = scale > SCALE_MAX ? SCALE_MAX : scale;
 		options->found |= SIDE_SCALE;
-	} else if (kind == OPTION_SACK && size >= 10 && (size & 7) == 2) {
-		if (options->found & SACK_SEEN)
-			return true;
-		options->found |= SACK_SEEN;
-		for (u64 block = 0; block < SACK_BLOCKS; block++) {
-			u64 edge = offset + 6 + block * 8;
-			u32 right = option_byte(options, edge) << 24 | option_byte(options, edge + 1) << 16 |
-				    option_byte(options, edge + 2) << 8 | option_byte(options, edge + 3);
-
-			if (2 + block * 8 < size && before(options->sack, right))
-				options->sack = right;
-		}
+	} else if (kind == OPTION_SACK && size >= 10 && (size & 7) == 2 && !options->sack_size) {
+		options->sack_at = offset;
+		options->sack_size = size;
 	}
 	return true;
+}
+
+/* The highest end of the first SACK option's blocks; read once, after the list that the verifier walks option by option. */
+static __always_inline void tcp_sack(volatile struct tcp_options *options)
+{
+	u64 size = options->sack_size;
+
+	for (u64 block = 0; block < SACK_BLOCKS; block++) {
+		u64 edge = options->sack_at + 6 + block * 8;
+		u32 right = option_byte(options, edge) << 24 | option_byte(options, edge + 1) << 16 |
+			    option_byte(options, edge + 2) << 8 | option_byte(options, edge + 3);
+
+		if (2 + block * 8 < size && before(options->sack, right))
+			options->sack = right;
+	}
 }
 
 static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, struct packet *packet,
@@ -83,6 +88,7 @@ static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, 
 	options->offset = 0;
 	options->found = 0;
 	options->scale = 0;
+	options->sack_size = 0;
 	options->sack = packet->ack;
 #pragma unroll
 	for (int i = 0; i < OPTIONS_MAX / 4; i++) {
@@ -101,6 +107,8 @@ static __always_inline int parse_tcp_options(struct cursor *cursor, u64 length, 
 	for (int i = 0; i < OPTIONS_MAX; i++)
 		if (!tcp_option(options))
 			break;
+	if (options->sack_size)
+		tcp_sack(options);
 	packet->options = options->found & (SIDE_SCALE | SIDE_SACK);
 	packet->scale = options->scale;
 	packet->sack = options->sack;
