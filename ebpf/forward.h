@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* The fast path: the program that hangs at XDP in the place of xdp_ingress while there are rules that fasttrack. It counts a packet by the
  * short way (quick.h) and, if its connection is fasttracked, forwards it; whatever it must not decide goes to the stack, and whatever
- * the short way does not count goes to xdp_ingress, both as if this program were not there.
+ * the short way does not count goes the long one (xdp_long), both as if this program were not there.
  * No packet is changed before it is certain that it can be sent. */
 #ifndef CTWEB_FORWARD_H
 #define CTWEB_FORWARD_H
@@ -26,9 +26,6 @@ _Static_assert(sizeof(struct fast_port) == 8, "struct fast_port");
 /* Interfaces by index. Both written by user space, read by xdp_fasttrack. */
 BPF_TABLE("array", u32, struct fast_port, fast_ports, FAST_PORTS);
 BPF_DEVMAP(fast_devices, FAST_PORTS);
-
-/* Where xdp_fasttrack calls to: xdp_ingress. Written by user space. */
-BPF_PROG_ARRAY(xdp_normal, 1);
 
 /* What a packet becomes. In the cpu's memory lie its new ends (quick.tuple, quick.from_hi). */
 struct outgoing {
@@ -496,7 +493,7 @@ int xdp_fasttrack(struct xdp_md *xdp)
 			}
 		}
 	}
-	xdp_normal.call(xdp, 0);
+	xdp_long_way.call(xdp, 0);
 	return XDP_PASS;	/* user space is gone, and the program with it */
 }
 

@@ -15,9 +15,8 @@ enum { PARSE_TRIES = 2 };
 enum hook { INGRESS, EGRESS };
 enum { LOOPBACK = 1 };		/* its index in every network namespace */
 
-/* Counts the packet. */
-static __always_inline void see(const struct frame *frame, struct packet *packet, int error, u64 now, enum hook hook,
-				struct per_cpu *cpu)
+/* Counts the packet. `bits`: status bits that this hook sets. */
+static __always_inline void see(const struct frame *frame, struct packet *packet, int error, u64 now, u64 bits, struct per_cpu *cpu)
 {
 	u64 last_id = cpu->last_id;
 
@@ -34,7 +33,7 @@ static __always_inline void see(const struct frame *frame, struct packet *packet
 	} else {
 		u64 untracked = cpu->counter[COUNT_UNTRACKED_BYTES];
 
-		track(packet, now, hook == EGRESS ? STATUS_CONFIRMED : 0, cpu, frame->ifindex);
+		track(packet, now, bits, cpu, frame->ifindex);
 		if (unlikely(packet->fragment) && cpu->counter[COUNT_UNTRACKED_BYTES] == untracked)
 			cpu->aside = ASIDE_FIRST_FRAGMENT;
 	}
@@ -79,13 +78,6 @@ static __always_inline bool take_note(struct __sk_buff *skb)
 	return true;
 }
 
-/* The compiler reads the context's pointers to the frame anew: what the verifier knows of how far one of them was checked would
- * make it walk the long way once for each point where the short one may leave off. */
-static __always_inline void start_over(void)
-{
-	asm volatile("" : : : "memory");
-}
-
 static __always_inline void look_at(struct __sk_buff *skb, struct frame *frame, struct per_cpu *cpu)
 {
 	*frame = (struct frame){
@@ -101,6 +93,12 @@ static __always_inline void look_at(struct __sk_buff *skb, struct frame *frame, 
 	};
 }
 
+/* Where the hooks go on with what the short way leaves: one program for all of them, so that the verifier walks it once and their own few
+ * lines lie together in the processor's cache. What it has to know is in the cpu's memory. Written by user space before anything is
+ * attached. */
+BPF_PROG_ARRAY(tc_long_way, 1);
+BPF_PROG_ARRAY(xdp_long_way, 1);
+
 /* `ethertype`: of a device without a link header; 0: it has one. */
 static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 ethertype)
 {
@@ -111,12 +109,8 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	struct per_cpu *cpu = per_cpu.lookup(&zero);
 	if (!cpu)
 		return PASS_ON;
-	struct packet *packet = &cpu->packet;
 	bool counted = hook == EGRESS && came_in(skb);
-	u64 now = clock_now(skb), bits = hook == EGRESS ? STATUS_CONFIRMED : 0;
-	struct layers layers;
 	struct frame frame;
-	int error = 0;
 
 	look_at(skb, &frame, cpu);
 	if (quick_parse(&frame, ethertype ? 0 : sizeof(struct ethernet_header), ethertype, &cpu->quick)) {
@@ -127,17 +121,35 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 		frame.gso_size = skb->gso_size;
 		if (frame.gso_size)
 			frame.gso_segs = skb->gso_segs;
-		if (conn && !counted && quick(conn, &frame, &cpu->quick, now, bits, cpu)) {
+		if (conn && !counted && quick(conn, &frame, &cpu->quick, clock_now(skb), hook == EGRESS ? STATUS_CONFIRMED : 0, cpu)) {
 			if (hook == INGRESS)
 				leave_note(skb, conn);
 			return PASS_ON;
 		}
 	}
+	cpu->egress = hook == EGRESS;
+	cpu->counted = counted;
+	cpu->ethertype = ethertype;
+	tc_long_way.call(skb, 0);
+	return PASS_ON;		/* user space is gone, and the program with it */
+}
 
-	start_over();
+/* What the hooks call, see tc_long_way. */
+int tc_long(struct __sk_buff *skb)
+{
+	u32 zero = 0;
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
+	if (!cpu)
+		return PASS_ON;
+	struct packet *packet = &cpu->packet;
+	u64 now = clock_now(skb), egress = cpu->egress;
+	struct layers layers;
+	struct frame frame;
+	int error = 0;
+
 	for (int tries = 0; tries < PARSE_TRIES; tries++) {
 		look_at(skb, &frame, cpu);
-		error = parse(&frame, ethertype, &layers, packet);
+		error = parse(&frame, cpu->ethertype, &layers, packet);
 		if (!error || error == NOT_IP)
 			break;
 		/* Headers outside of the linear part: fetch them there, once. */
@@ -147,7 +159,7 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	}
 	if (error == NOT_IP)
 		return PASS_ON;
-	if (counted) {
+	if (cpu->counted) {
 		if (!error)
 			confirm(packet, now, offered_key(skb), cpu);
 		return PASS_ON;
@@ -158,9 +170,9 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 		frame.gso_segs = skb->gso_segs;
 		count_segments(&frame, &layers, packet);
 	}
-	see(&frame, packet, error, now, hook, cpu);
+	see(&frame, packet, error, now, egress ? STATUS_CONFIRMED : 0, cpu);
 
-	if (hook == INGRESS && unlikely(may_offer(cpu)))
+	if (!egress && unlikely(may_offer(cpu)))
 		offer(packet, cpu->offered, KEY_HASH | bpf_get_hash_recalc(skb));
 	if (unlikely(cpu->aside)) {
 		tc_asides.call(skb, 0);
@@ -212,25 +224,37 @@ int xdp_ingress(struct xdp_md *xdp)
 	struct per_cpu *cpu = per_cpu.lookup(&zero);
 	if (!cpu)
 		return XDP_PASS;
+	struct frame frame;
+
+	look_at_xdp(xdp, &frame, cpu);
+	if (quick_parse(&frame, sizeof(struct ethernet_header), 0, &cpu->quick)) {
+		struct conn *conn = connections.lookup(&cpu->quick.tuple);
+
+		if (conn && quick(conn, &frame, &cpu->quick, bpf_jiffies64() * TICK_NSEC, 0, cpu))
+			return XDP_PASS;
+	}
+	xdp_long_way.call(xdp, 0);
+	return XDP_PASS;	/* user space is gone, and the program with it */
+}
+
+/* What xdp_ingress and xdp_fasttrack call, see xdp_long_way. */
+int xdp_long(struct xdp_md *xdp)
+{
+	u32 zero = 0;
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
+	if (!cpu)
+		return XDP_PASS;
 	u64 now = bpf_jiffies64() * TICK_NSEC;
 	struct layers layers;
 	struct frame frame;
 	int error;
 
 	look_at_xdp(xdp, &frame, cpu);
-	if (quick_parse(&frame, sizeof(struct ethernet_header), 0, &cpu->quick)) {
-		struct conn *conn = connections.lookup(&cpu->quick.tuple);
-
-		if (conn && quick(conn, &frame, &cpu->quick, now, 0, cpu))
-			return XDP_PASS;
-	}
-	start_over();
-	look_at_xdp(xdp, &frame, cpu);
 	error = parse(&frame, 0, &layers, &cpu->packet);
 	if (error == NOT_IP)
 		return XDP_PASS;
 	frame.ifindex = xdp->ingress_ifindex;
-	see(&frame, &cpu->packet, error, now, INGRESS, cpu);
+	see(&frame, &cpu->packet, error, now, 0, cpu);
 
 	if (unlikely(may_offer(cpu)))
 		offer_xdp(xdp, &cpu->packet, cpu->offered);

@@ -17,15 +17,13 @@ from ctweb.datapath.map import Map
 
 _KINDS = {"tc": 3, "xdp": 6}  # BPF_PROG_TYPE_SCHED_CLS, _XDP
 
-# Programs that the hooks of a kind call for what is rare, by the map they are called through ...
+# Programs that the hooks of a kind call for what most packets do not need, by the map they are called through ...
 _ASIDES = {
-    "tc": {"tc_asides": "tc_aside", "tc_helpers": "tc_help"},
-    "xdp": {"xdp_asides": "xdp_aside", "xdp_helpers": "xdp_help"},
+    "tc": {"tc_asides": "tc_aside", "tc_helpers": "tc_help", "tc_long_way": "tc_long"},
+    "xdp": {"xdp_asides": "xdp_aside", "xdp_helpers": "xdp_help", "xdp_long_way": "xdp_long"},
 }
 # ... and once rules are in force.
 _RULES = {"tc": {"tc_rules": "tc_mark"}, "xdp": {"xdp_rules": "xdp_mark"}}
-# What another program hangs in front of, which calls it for all that it does not do itself.
-_BEFORE = {"xdp_fasttrack": {"xdp_normal": "xdp_ingress"}}
 
 
 class Programs(Mapping[str, int]):
@@ -47,13 +45,11 @@ class Programs(Mapping[str, int]):
         with self._lock:
             if name not in self._loaded:
                 code = self._codes[name]
-                if name.endswith(("_ingress", "_egress", "_l3")) and code.kind not in self._kinds:
+                if name.endswith(("_ingress", "_egress", "_l3", "_fasttrack")) and code.kind not in self._kinds:
                     self._call(_ASIDES[code.kind])
                     if self._rules:
                         self._call(_RULES[code.kind])
                     self._kinds.add(code.kind)
-                if name in _BEFORE:
-                    self._call(_BEFORE[name])
                 self._loaded[name] = self._load(code)
             return self._loaded[name]
 
