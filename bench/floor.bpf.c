@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* What the datapath is measured against. The empty program is what a test run costs by itself. The floor is the least that any
- * per-connection counter does for a packet: parse Ethernet, IPv4 and TCP with one bound check, one lookup of the same key in the
+ * per-connection counter over a map of the kernel does for a packet: parse Ethernet, IPv4 and TCP with one bound check, one lookup of the same key in the
  * same kind of map with the same entries, two atomic adds, a coarse clock. It knows no state, no direction, no other header. */
 #include "wire.h"
 #include "types.h"

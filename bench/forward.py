@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.figure import Figure, Samples
+from bench.floor_table import floor_over
 from bench.machine import as_run
 from bench.random_order import check, counts, fill_floor, floor_program
 from bench.router import ACK, PUSH, TCP, Packets, Router, nf_conntrack_buckets, nf_conntrack_max, router
@@ -63,10 +64,14 @@ def _udp(way: Router, ways: Ways, connections: int, sent: int, rounds: int) -> I
 def _tcp(way: Router, ways: Ways, datapath: Datapath, sent: int, rounds: int) -> Iterator[Figure]:
     # A turn of all connections sends the next bytes of each; no turn leaves the window, which is 64 KB.
     kind = Packets(TCP, FEW, flags=ACK | PUSH, seq=2, ack=2, step=6)
-    with floor_program(datapath.options.max_entries) as (floor, table):
+    with floor_program(datapath.options.max_entries) as (floor, table), floor_over(datapath) as own_floor:
         fill_floor(table, datapath)
         counted = counts(table)
-        with_floor: Ways = {**ways, "floor": lambda: way.hooked(floor, way.nothing)}
+        with_floor: Ways = {
+            **ways,
+            "floor": lambda: way.hooked(floor, way.nothing),
+            "own floor": lambda: way.hooked(own_floor, way.nothing),
+        }
         costed = costs(way, with_floor, kind, sent, rounds)
         check(table, counted + sent * rounds)
     plain = statistics.median(costed["plain"].values)
@@ -75,10 +80,11 @@ def _tcp(way: Router, ways: Ways, datapath: Datapath, sent: int, rounds: int) ->
         "ns", added(costed, "ctweb"), f"{NF_CONNTRACK}, to {plain:,.0f} ns without", added(costed, "nf_conntrack"),
         most_ratio=MOST_OF_NF_CONNTRACK,
     )  # fmt: skip
-    yield Figure.compare(
-        "the same by the floor program at ingress and one that does nothing at egress, the least that counts at all",
-        "ns", added(costed, "floor"), NF_CONNTRACK, added(costed, "nf_conntrack"),
-    )  # fmt: skip
+    for name, map_ in (("floor", "the kernel's hash map"), ("own floor", "ctweb's table")):
+        yield Figure.compare(
+            f"the same by the floor program over {map_} at ingress and one that does nothing at egress",
+            "ns", added(costed, name), NF_CONNTRACK, added(costed, "nf_conntrack"),
+        )  # fmt: skip
 
 
 def figures(packets: int, rounds: int, many: int = MANY) -> Iterator[Figure]:

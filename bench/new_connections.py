@@ -10,7 +10,7 @@ from bench.figure import Figure, Samples
 from bench.forward import LONG
 from bench.router import SYN, TCP, UDP, Packets, Router, nf_conntrack_max, router
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
-from ctweb.datapath.maps import Batches
+from ctweb.datapath.maps import entries_of
 
 LEAST_TIMES = 2.0
 FULL = 65_536  # connections that a full table holds
@@ -22,7 +22,7 @@ KINDS = {
 
 def empty(datapath: Datapath) -> None:
     """End and delete all connections."""
-    batches = Batches(datapath.connections, "connections").read()
+    batches = entries_of(datapath.connections).read()
     for keys, ids in [(keys.copy(), leaves["id"].copy()) for keys, leaves in batches]:
         datapath.remove(keys, np.ascontiguousarray(ids))
 

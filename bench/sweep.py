@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from bcc.libbcc import lib
 from numpy.typing import NDArray
 
 from bench.figure import Figure, Samples
 from bench.machine import as_run
 from ctweb.datapath.build import Datapath, compile_datapath
-from ctweb.datapath.maps import Reader
+from ctweb.datapath.maps import Batches, Reader, write
+from ctweb.datapath.whole_table import WholeTable
 from ctweb.table import expiry
 from ctweb.table.snapshot import Snapshot, advance
 
@@ -52,39 +51,22 @@ def connections(datapath: Datapath, number: NDArray[np.uint32]) -> tuple[NDArray
 
 
 def put(datapath: Datapath, keys: NDArray[Any], leaves: NDArray[Any]) -> None:
-    """Write entries into the map, over those that are there. Raises OSError."""
-    entries = len(keys)
-    for start in range(0, entries, BATCH):
+    """Write entries into the table, over those that are there. Raises OSError."""
+    for start in range(0, len(keys), BATCH):
         part = slice(start, start + BATCH)
-        count = ctypes.c_uint32(len(keys[part]))
-        if lib.bpf_update_batch(
-            datapath.connections.map_fd, keys[part].ctypes.data, leaves[part].ctypes.data, ctypes.byref(count)
-        ):
-            error = ctypes.get_errno()
-            raise OSError(error, f"filling the map stopped after {start + count.value} entries")
+        write(datapath.connections, keys[part], leaves[part])
 
 
 class BareReader:
     """The kernel's batch reads into the same buffers again and again, and nothing else: what any reader must pay."""
 
     def __init__(self, datapath: Datapath) -> None:
-        self._fd = datapath.connections.map_fd
-        self._keys = np.empty(BATCH, datapath.key_dtype)
-        self._leaves = np.empty(BATCH, datapath.leaf_dtype)
+        table = datapath.connections
+        self._blocks = table.blocks if isinstance(table, WholeTable) else Batches(table, "connections").read
 
     def read(self) -> int:
         """How many entries there were."""
-        cursor = ctypes.c_uint64()
-        place = ctypes.cast(ctypes.byref(cursor), ctypes.POINTER(ctypes.c_uint32))
-        came_from, total, failed = None, 0, 0
-        while not failed:
-            count = ctypes.c_uint32(BATCH)
-            failed = lib.bpf_lookup_batch(
-                self._fd, came_from, place, self._keys.ctypes.data, self._leaves.ctypes.data, ctypes.byref(count)
-            )
-            total += count.value
-            came_from = place
-        return total
+        return sum(len(block) for _, block in self._blocks())
 
 
 @contextmanager

@@ -12,7 +12,9 @@ BYTES_PER_CONNECTION = 512
 SHARE = 16  # a full table takes at most this part of the memory
 FEWEST, MOST = 16_384, 1_048_576
 
-PLACE = 248  # bytes of the kernel's for each connection that a table made whole has room for, with its bucket up to 280
+# Bytes of the kernel's for each connection that a table made whole has room for: 192 for its entry, 32 for addresses of
+# IPv6, 8 in the ring of spare places and in that of new ones, 8 to 16 in the index (its size is a power of two).
+PLACE = 256
 WHOLE_SHARE = 50  # `auto`: a table that takes at most this part of the memory is made whole
 
 Preallocate = Literal["auto", "yes", "no"]
@@ -33,10 +35,10 @@ def default_max_entries(memory: int) -> int:
 
 
 def preallocates(wanted: Preallocate, max_entries: int, memory: int) -> bool:
-    """Whether the kernel makes the whole table at the start, on a machine with `memory` bytes of RAM.
+    """Whether the table is made whole at the start, on a machine with `memory` bytes of RAM.
 
-    New connections are then twice as fast, and none is ever refused for want of memory. Otherwise an entry's memory is
-    taken when its connection comes, and given back.
+    Packets then cost half as much, new connections a third, and none is ever refused for want of memory. Otherwise an
+    entry's memory is taken when its connection comes, and given back.
     """
     if wanted == "auto":
         return max_entries * PLACE <= memory // WHOLE_SHARE

@@ -7,6 +7,7 @@
  *   GRAVES        how many early drops later an entry is deleted
  *   TICK_NSEC     length of a jiffy
  *   CPU_BITS      bits that a CPU number needs, for connection ids
+ *   TABLE_GROWS   defined: which of the two tables (table.h)
  *   REPLAY        defined: the clock is the skb's time stamp, its mark (if not 0) the frame's length on the wire
  *   ENDED_PAGES   memory for connections that end in a replay, until user space takes them, in pages */
 
@@ -36,9 +37,13 @@ enum { SIZED_AT_START = 1 };
 
 /* Written by user space before the first packet. */
 struct size {
+	u64 settled_note;	/* see hooks.h; 16 bits, not 0. Each packet reads these five: together, at the beginning, they are a cache line */
+	u64 bucket_mask;	/* index.h: buckets, a power of two, less one */
+	u64 tag_mask;		/* the bits of a cell, of its 32, that are not the number of a place */
+	u64 seed[2];		/* of its hash */
+	u64 places;		/* entries there is room for */
 	u64 max_entries;	/* connections the table holds */
 	u64 fresh_cells;	/* of the ring of new connections (fresh.h) */
-	u64 settled_note;	/* see hooks.h; 16 bits, not 0 */
 };
 
 #endif

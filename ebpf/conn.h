@@ -6,7 +6,6 @@
 #ifndef CTWEB_CONN_H
 #define CTWEB_CONN_H
 
-enum { EEXIST = 17 };
 enum { CLAIM_SPINS = 16 };	/* looks at an entry that somebody is ending or restarting */
 
 static __always_inline void count(struct per_cpu *cpu, u32 counter, u64 n)
@@ -87,6 +86,7 @@ static __always_inline void end(const struct tuple *tuple, struct conn *conn, u6
 	count_live(-1);
 }
 
+#ifdef TABLE_GROWS
 /* The graveyard: what packet programs have ended, each at a place that is taken in turn. The entry is deleted when its place is
  * needed again: by then, GRAVES ends later, nobody can be counting on it any more. If its grace is not over yet, or its place is
  * never needed, user space's next sweep deletes it. Written and read by the packet programs. */
@@ -107,11 +107,24 @@ static __always_inline void bury_later(const struct tuple *tuple, u64 now, struc
 	/* Two CPUs are at the same place only if one was held up for GRAVES ends of the other: then a mixture is no tuple of the table. */
 	cpu->buried = *grave;
 	*grave = *tuple;
-	struct conn *conn = connections.lookup(&cpu->buried);
+	struct conn *conn = find(&cpu->buried);
 
 	if (conn && READ_ONCE(conn->expires) == EXPIRES_ENDED && READ_ONCE(conn->created) + GRACE_TICKS * TICK_NSEC <= now &&
 	    claim(conn, EXPIRES_ENDED))
-		connections.delete(&cpu->buried);
+		take_out(&cpu->buried, conn, now);
+}
+#endif
+
+/* An entry that its claim's owner has ended, within a packet: others may still be counting on it. Its memory waits until they are not, in the
+ * graveyard or in the ring of places. */
+static __always_inline void lay_down(const struct tuple *tuple, struct conn *conn, u64 now, struct per_cpu *cpu)
+{
+#ifdef TABLE_GROWS
+	__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
+	bury_later(tuple, now, cpu);
+#else
+	take_out(tuple, conn, now);
+#endif
 }
 
 static __always_inline u64 new_id(struct per_cpu *cpu)
@@ -170,27 +183,29 @@ static __always_inline void restart(struct conn *conn, const struct packet *pack
 	__sync_lock_test_and_set(&conn->expires, now + start->timeout);
 	count(cpu, COUNT_CREATED, 1);
 	count_live(1);
-	remember(&packet->tuple, place);
+	remember(&packet->tuple, conn, place);
 }
 
 static __always_inline int insert(const struct packet *packet, const struct start *start, u64 now, u64 bits,
 				  struct per_cpu *cpu, u32 ifindex)
 {
-	struct conn *conn = &cpu->fresh;
-	u64 place = take_place(&packet->tuple);
+	struct conn *conn = draft(cpu, now);
 	int error;
 
+	if (!conn)
+		return -ENOMEM;
+	u64 place = take_place(&packet->tuple);
+
 	__builtin_memset(conn, 0, sizeof(*conn));
-	conn->expires = now + start->timeout;
 	conn->packets[ORIGINAL] = packet->packets;
 	conn->bytes[ORIGINAL] = packet->bytes;
 	fill(conn, packet, start, now, bits, cpu, ifindex);
 	conn->fresh = place;
-	error = connections.insert((struct tuple *)&packet->tuple, conn);
+	error = publish(&packet->tuple, conn, now + start->timeout, now);
 	if (!error) {
 		count(cpu, COUNT_CREATED, 1);
 		count_live(1);
-		remember(&packet->tuple, place);
+		remember(&packet->tuple, conn, place);
 	}
 	return error;
 }

@@ -109,7 +109,7 @@ static __always_inline void forget_expectation(struct work *work, struct tuple *
 
 static __always_inline bool is_alive(struct tuple *tuple, u64 id, u64 now)
 {
-	struct conn *conn = connections.lookup(tuple);
+	struct conn *conn = find(tuple);
 
 	return conn && conn->id == id && READ_ONCE(conn->expires) > now;
 }
@@ -164,7 +164,7 @@ static __always_inline void meet_expectation(struct per_cpu *cpu, struct work *w
 	work->expectation = *found;
 	if (work->expectation.expires <= now || !is_alive(&work->expectation.master, work->expectation.master_id, now))
 		return;
-	conn = connections.lookup(tuple);
+	conn = find(tuple);
 	/* Another CPU may have been first with this tuple, and looks for itself. */
 	if (!conn || conn->id != (cpu->last_id << CPU_BITS | bpf_get_smp_processor_id()))
 		return;
@@ -172,7 +172,7 @@ static __always_inline void meet_expectation(struct per_cpu *cpu, struct work *w
 		return;			/* another connection has just used it up */
 	conn->type = work->expectation.type;
 	bits = STATUS_EXPECTED;
-	master = connections.lookup(&work->expectation.master);
+	master = find(&work->expectation.master);
 	/* Should it be restarted meanwhile: its mark is that of the same two ends. */
 	if (master && master->mark) {
 		conn->mark = master->mark;

@@ -46,7 +46,7 @@ static __always_inline void decide_fasttrack(struct conn *conn, u64 decision)
 	__sync_fetch_and_or(conn_word(conn), decision);
 }
 
-enum { FAST_ITEMS = 32 };
+enum { FAST_ITEMS = 16 };	/* the verifier walks the loop turn by turn */
 #define NO_REWRITE 0xffffffffU
 
 struct fast_item {

@@ -410,7 +410,7 @@ static __always_inline void add_fast(struct conn *conn, u64 direction, u64 bytes
 static __always_inline struct conn *behind_translation(struct quick *quick)
 {
 	struct translation *translation = translation_of(&quick->tuple);
-	struct conn *conn = translation ? connections.lookup(&translation->tuple) : 0;
+	struct conn *conn = translation ? find(&translation->tuple) : 0;
 
 	/* Deleted and used again while it is read: see track(). Here the tuple and the id must fit in any case. */
 	if (!conn || conn->id != translation->id)
@@ -424,8 +424,10 @@ static __always_inline struct conn *behind_translation(struct quick *quick)
 int fasttrack_decide(struct __sk_buff *skb)
 {
 	struct fast_request *request = (void *)(long)skb->data;
+	u32 zero = 0;
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
 
-	if ((void *)(request + 1) > (void *)(long)skb->data_end)
+	if (!cpu || (void *)(request + 1) > (void *)(long)skb->data_end)
 		return 0;
 	for (u32 i = 0; i < FAST_ITEMS; i++) {
 		if (i >= request->items)
@@ -433,7 +435,7 @@ int fasttrack_decide(struct __sk_buff *skb)
 		struct fast_item *item = &request->item[i];
 		struct tuple tuple = item->tuple;
 		struct rewrite rewrite = item->rewrite;
-		struct conn *conn = living(&tuple, request->now);
+		struct conn *conn = living(&tuple, request->now, cpu);
 
 		if (!conn || conn->id != rewrite.id)
 			continue;
@@ -466,7 +468,7 @@ int xdp_fasttrack(struct xdp_md *xdp)
 
 	look_at_xdp(xdp, &frame, cpu);
 	if (quick_parse(&frame, sizeof(struct ethernet_header), 0, quick)) {
-		struct conn *conn = connections.lookup(&quick->tuple);
+		struct conn *conn = find(&quick->tuple);
 		bool behind = !conn;
 
 		if (behind)

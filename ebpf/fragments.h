@@ -27,7 +27,7 @@ static __always_inline bool is_over(const struct datagram *datagram, u64 family,
 static __always_inline struct conn *conn_of(struct datagram *datagram, u64 now)
 {
 	struct tuple tuple = datagram->tuple;
-	struct conn *conn = connections.lookup(&tuple);
+	struct conn *conn = find(&tuple);
 
 	if (conn && (READ_ONCE(conn->id) != READ_ONCE(datagram->id) || READ_ONCE(conn->expires) <= now))
 		conn = 0;
@@ -73,7 +73,7 @@ static __always_inline struct datagram *enter(struct packet *packet, struct data
 /* After the packet was counted on the connection under its tuple. */
 static __always_inline void see_first_fragment(struct packet *packet, u64 now, struct per_cpu *cpu)
 {
-	struct conn *conn = connections.lookup(&packet->tuple);
+	struct conn *conn = find(&packet->tuple);
 	struct datagram *new = &cpu->datagram, *datagram;
 
 	if (!conn)

@@ -3,6 +3,16 @@
 #ifndef CTWEB_FRESH_H
 #define CTWEB_FRESH_H
 
+static __always_inline u64 fresh_cells(void)
+{
+	u32 zero = 0;
+	struct size *sized = size.lookup(&zero);
+
+	return sized ? sized->fresh_cells : 0;
+}
+
+#ifdef TABLE_GROWS
+
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
 #define FIRST_WORD(lo, hi) ((lo) | (hi) << 32)
 #define PAD_SHIFT 56
@@ -23,14 +33,6 @@ enum { CELLS_IPV4 = 1, CELLS_IPV6 = 3 };
 
 /* Written and read by the packet programs when connections are made. */
 BPF_TABLE("array", u32, struct fresh_cell, fresh, SIZED_AT_START);
-
-static __always_inline u64 fresh_cells(void)
-{
-	u32 zero = 0;
-	struct size *sized = size.lookup(&zero);
-
-	return sized ? sized->fresh_cells : 0;
-}
 
 static __always_inline struct fresh_cell *fresh_at(u64 position, u64 cells)
 {
@@ -66,7 +68,7 @@ static __always_inline void write_cell(u64 position, u64 cells, u64 first, u64 l
 }
 
 /* A cell may be read while it is written: such a mixture leads to no connection, or to one of another place. */
-static __always_inline void remember(const struct tuple *tuple, u64 position)
+static __always_inline void remember(const struct tuple *tuple, struct conn *conn, u64 position)
 {
 	const u64 *word = (const u64 *)tuple;
 	u64 cells = fresh_cells(), last = word[4] | seal(position);
@@ -80,11 +82,14 @@ static __always_inline void remember(const struct tuple *tuple, u64 position)
 	write_cell(position, cells, word[0], last);
 }
 
-/* The tuple at a position: how many cells it takes, 0 if there is none. */
-static __always_inline u64 recall(u64 position, u64 cells, struct tuple *tuple)
+/* The connection that was put at a position, its tuple, and how many cells they take. What it gives may be a later connection of that tuple;
+ * conn->fresh tells. Null, and one cell: there is none any more. */
+static __always_inline struct conn *recall(u64 position, u64 cells, struct tuple *tuple, u64 *taken, struct per_cpu *cpu)
 {
 	u64 *word = (u64 *)tuple;
 	struct fresh_cell *cell = fresh_at(position, cells);
+
+	*taken = 1;
 	if (!cell)
 		return 0;
 	u64 first = READ_ONCE(cell->first);
@@ -97,7 +102,8 @@ static __always_inline u64 recall(u64 position, u64 cells, struct tuple *tuple)
 		word[1] = 0;
 		word[2] = TUPLE_IPV4(first >> 32);
 		word[3] = 0;
-		return CELLS_IPV4;
+		*taken = CELLS_IPV4;
+		return find(tuple);
 	}
 	if (tuple->family != 6)
 		return 0;
@@ -108,7 +114,51 @@ static __always_inline u64 recall(u64 position, u64 cells, struct tuple *tuple)
 	word[1] = READ_ONCE(second->first);
 	word[2] = READ_ONCE(second->last);
 	word[3] = READ_ONCE(third->first);
-	return CELLS_IPV6;
+	*taken = CELLS_IPV6;
+	return find(tuple);
 }
 
+#else
+
+/* The number of a new connection's place, and one. Written and read by the packet programs when connections are made. */
+BPF_TABLE("array", u32, u64, fresh, SIZED_AT_START);
+
+static __always_inline u64 take_place(const struct tuple *tuple)
+{
+	u32 zero = 0;
+	struct shared *all = shared.lookup(&zero);
+
+	return all ? __sync_fetch_and_add(&all->fresh_head, 1) : 0;
+}
+
+static __always_inline void remember(const struct tuple *tuple, struct conn *conn, u64 position)
+{
+	u64 cells = fresh_cells();
+	u32 index = cells ? position % cells : 0;
+	u64 *cell = fresh.lookup(&index);
+
+	if (cell)
+		WRITE_ONCE(*cell, place_of(conn)->number + 1);
+}
+
+static __always_inline struct conn *recall(u64 position, u64 cells, struct tuple *tuple, u64 *taken, struct per_cpu *cpu)
+{
+	u32 index = cells ? position % cells : 0;
+	u64 *cell = fresh.lookup(&index);
+	u64 number = cell ? READ_ONCE(*cell) : 0;
+
+	*taken = 1;
+	if (!number)
+		return 0;
+	struct place *place = place_at(number - 1);
+	if (!place)
+		return 0;
+#ifdef REPLAY
+	tuple_of(place, tuple);
+#endif
+	asm volatile("" : "+r"(place));
+	return &place->conn;
+}
+
+#endif
 #endif

@@ -21,7 +21,7 @@ static __always_inline bool wants_helper(struct per_cpu *cpu, u64 now)
 static __always_inline bool is_to_be_read(struct per_cpu *cpu, struct work *work, u32 *type, u64 now)
 {
 	struct packet *packet = &cpu->packet;
-	struct conn *conn = connections.lookup(&packet->tuple);
+	struct conn *conn = find(&packet->tuple);
 	u64 status;
 
 	if (!cpu->watched || packet->fragment || packet->payload <= packet->transport || !conn || READ_ONCE(conn->expires) <= now)

@@ -114,7 +114,7 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 
 	look_at(skb, &frame, cpu);
 	if (quick_parse(&frame, ethertype ? 0 : sizeof(struct ethernet_header), ethertype, &cpu->quick)) {
-		struct conn *conn = connections.lookup(&cpu->quick.tuple);
+		struct conn *conn = find(&cpu->quick.tuple);
 
 		if (conn && counted && READ_ONCE(conn->status) & STATUS_CONFIRMED)
 			return PASS_ON;
@@ -228,7 +228,7 @@ int xdp_ingress(struct xdp_md *xdp)
 
 	look_at_xdp(xdp, &frame, cpu);
 	if (quick_parse(&frame, sizeof(struct ethernet_header), 0, &cpu->quick)) {
-		struct conn *conn = connections.lookup(&cpu->quick.tuple);
+		struct conn *conn = find(&cpu->quick.tuple);
 
 		if (conn && quick(conn, &frame, &cpu->quick, bpf_jiffies64() * TICK_NSEC, 0, cpu))
 			return XDP_PASS;

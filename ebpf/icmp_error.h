@@ -70,13 +70,13 @@ static __always_inline int parse_quoted(struct frame *frame, struct layers *laye
 /* Is there a live connection under the tuple, or where NAT leads from it? As in track(). */
 static __always_inline bool is_known(struct packet *packet, u64 now)
 {
-	struct conn *conn = connections.lookup(&packet->tuple);
+	struct conn *conn = find(&packet->tuple);
 	struct translation *translation;
 
 	if (conn && READ_ONCE(conn->expires) > now)
 		return true;
 	translation = translation_of(&packet->tuple);
-	conn = translation ? connections.lookup(&translation->tuple) : 0;
+	conn = translation ? find(&translation->tuple) : 0;
 	return conn && READ_ONCE(conn->expires) > now && (translation->standing || translation->id == conn->id);
 }
 

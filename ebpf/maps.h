@@ -1,12 +1,7 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Every map: who writes it, who reads it. */
+/* The maps that all of it shares: who writes each, who reads it. The table of connections is in table.h. */
 #ifndef CTWEB_MAPS_H
 #define CTWEB_MAPS_H
-
-/* The table. Written by the packet programs and the reaper; read by user space in batches. Memory as needed, or all of it at the start
- * (`preallocate`): the rules are the same, for an entry that was deleted may be used again at once either way. It has room for more than
- * max_entries: connections that are over and not deleted yet. */
-BPF_F_TABLE("hash", struct tuple, struct conn, connections, SIZED_AT_START, BPF_F_NO_PREALLOC);
 
 /* One element. Written by user space, read by the packet programs when connections are made. */
 BPF_TABLE("array", u32, struct size, size, 1);
@@ -21,6 +16,14 @@ struct shared {
 	u64 pad3[7];
 	u64 grave;
 	u64 pad4[7];
+	u64 seed[2];		/* of the index, as in struct size; here a later run finds it again. Written and read by user space alone */
+	u64 pad5[6];
+	u64 places_used;	/* how many have ever been (places.h), and of those that were given back the ring's positions: */
+	u64 pad6[7];
+	u64 spare_head;		/* the oldest one, */
+	u64 pad7[7];
+	u64 spare_tail;		/* and the next one to write */
+	u64 pad8[7];
 };
 BPF_TABLE("array", u32, struct shared, shared, 1);
 
@@ -28,15 +31,15 @@ BPF_TABLE("array", u32, struct shared, shared, 1);
 BPF_TABLE("array", u32, struct settings, settings, 1);
 
 struct per_cpu {
+	/* Working space for one packet; two packet programs on a CPU do not interrupt one another. */
+	struct quick quick;	/* most packets touch this and the first two counters, and nothing else here: */
 	u64 counter[64];	/* by enum counter; a power of two, so that an index can be masked */
 	u64 last_id;		/* sequence of connection ids made on this CPU */
-	/* Working space for one packet; two packet programs on a CPU do not interrupt one another. */
 	u64 scratch;
 	struct packet packet;
-	struct quick quick;
 	struct tcp_options options;
 	struct start start;
-	struct conn fresh;	/* where a new entry is put together */
+	struct conn fresh;	/* where an entry is put together, if not in its place (table.h) */
 	struct tuple victim;
 	struct tuple buried;
 	struct translation translation;
@@ -49,6 +52,7 @@ struct per_cpu {
 	u64 started;		/* the packet has started a connection, or tried to */
 	u64 offered;		/* id of the packet's connection, if nothing of it has left yet (nat.h) */
 };
+_Static_assert(__builtin_offsetof(struct per_cpu, counter) + 2 * sizeof(u64) <= 128, "struct per_cpu: two cache lines for most packets");
 
 /* One element per CPU. Written by the packet programs; the counters also by the reaper. User space reads the counters. */
 BPF_TABLE("percpu_array", u32, struct per_cpu, per_cpu, 1);

@@ -177,7 +177,7 @@ static __always_inline void accept_offer(const struct packet *packet, u64 key, s
 	/* Written anew while it was read: part of it may be of another packet. */
 	if (READ_ONCE(slot->key) != key || !bits)
 		return;
-	conn = connections.lookup(&found->tuple);
+	conn = find(&found->tuple);
 	if (!conn || READ_ONCE(conn->id) != READ_ONCE(found->id))
 		return;
 	old = translation_of(&packet->tuple);

@@ -118,7 +118,7 @@ static __always_inline void pptp_forget(struct work *work, struct tuple *there, 
 	u64 expires;
 
 	directed(&work->key, there, ntoh32(there->lo_addr[0]) > ntoh32(there->hi_addr[0]));
-	conn = connections.lookup(&work->key);
+	conn = find(&work->key);
 	if (conn) {
 		/* Expires now, unless a packet of it is just stamping it; then it lives on for its timeout. */
 		expires = READ_ONCE(conn->expires);

@@ -10,7 +10,7 @@ enum reap_mode {
 	REAP_REMEMBER,		/* entries that user space has put there, before any packet: they are connections now, in this order */
 };
 
-enum { REAP_KEYS = 64 };
+enum { REAP_KEYS = 8 };	/* the verifier walks the loop turn by turn */
 
 struct reap_key {
 	struct tuple tuple;
@@ -28,7 +28,7 @@ struct reap_request {
 static __always_inline int reap_one(struct reap_request *request, const struct reap_key *key, struct per_cpu *cpu)
 {
 	struct tuple tuple = key->tuple;
-	struct conn *conn = connections.lookup(&tuple);
+	struct conn *conn = find_each(&tuple, cpu);
 	if (!conn)
 		return 0;
 	u64 expires = READ_ONCE(conn->expires);
@@ -40,22 +40,73 @@ static __always_inline int reap_one(struct reap_request *request, const struct r
 
 		conn->fresh = place;
 		count_live(1);
-		remember(&tuple, place);
+		remember(&tuple, conn, place);
 		return 1;
 	}
 	if (request->mode == REAP_REMOVE) {
 		if (expires == EXPIRES_ENDED || conn->id != key->id || !claim(conn, expires))
 			return 0;
 		end(&tuple, conn, expires, request->now, cpu, COUNT_REMOVED);
-		__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
+		lay_down(&tuple, conn, request->now, cpu);
 		return 1;
 	}
 	if (expires > request->when || (expires == EXPIRES_ENDED && conn->created > request->when) || !claim(conn, expires))
 		return 0;
 	end(&tuple, conn, expires, request->now, cpu, COUNT_EXPIRED);
-	connections.delete(&tuple);
+	take_out(&tuple, conn, request->now);
 	return 1;
 }
+
+#ifndef TABLE_GROWS
+/* Run by user space as well: entries from elsewhere, written as they are, over those under the same tuples. Into the kernel's own map it
+ * writes them itself. Returns how many found a place. */
+enum { PUT_ENTRIES = 6 };
+
+struct put_entry {
+	struct tuple tuple;
+	struct conn conn;
+};
+
+struct put_request {
+	u64 now;		/* datapath time */
+	u64 entries;
+	struct put_entry entry[PUT_ENTRIES];
+};
+
+static __always_inline int put_one(const struct put_entry *entry, u64 now, struct per_cpu *cpu)
+{
+	struct tuple tuple = entry->tuple;
+	u64 expires = entry->conn.expires;
+	struct conn *conn = find_each(&tuple, cpu);
+
+	if (conn) {
+		*conn = entry->conn;
+		return 1;
+	}
+	conn = draft(cpu, now);
+	if (!conn)
+		return 0;
+	*conn = entry->conn;
+	conn->expires = EXPIRES_CLAIMED;
+	return !publish(&tuple, conn, expires, now);
+}
+
+int put(struct __sk_buff *skb)
+{
+	struct put_request *request = (void *)(long)skb->data;
+	u32 zero = 0, done = 0;
+	struct per_cpu *cpu = per_cpu.lookup(&zero);
+
+	if (!cpu || (void *)(request + 1) > (void *)(long)skb->data_end)
+		return 0;
+	for (u32 i = 0; i < PUT_ENTRIES; i++) {
+		if (i >= request->entries)
+			break;
+		done = forget(&cpu->scratch, done + put_one(&request->entry[i], request->now, cpu));
+	}
+	return done;
+}
+#endif
 
 int reap(struct __sk_buff *skb)
 {
@@ -68,7 +119,7 @@ int reap(struct __sk_buff *skb)
 	for (u32 i = 0; i < REAP_KEYS; i++) {
 		if (i >= request->keys)
 			break;
-		done += reap_one(request, &request->key[i], cpu);
+		done = forget(&cpu->scratch, done + reap_one(request, &request->key[i], cpu));
 	}
 	return done;
 }

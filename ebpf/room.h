@@ -28,8 +28,8 @@ static __always_inline enum room oldest_gives_way(struct shared *all, u64 cells,
 		__sync_val_compare_and_swap(&all->fresh_tail, tail, head - cells);
 		return ROOM_FORGOT;
 	}
-	u64 taken = recall(tail, cells, tuple);
-	struct conn *conn = taken ? connections.lookup(tuple) : 0;
+	u64 taken;
+	struct conn *conn = recall(tail, cells, tuple, &taken, cpu);
 	u64 expires = conn ? READ_ONCE(conn->expires) : EXPIRES_CLAIMED;
 	/* Still the connection that was put there: one that was started anew under its tuple has a later place of its own. */
 	bool victim = conn && conn->fresh == (u32)tail && expires > EXPIRES_ENDED &&
@@ -37,13 +37,12 @@ static __always_inline enum room oldest_gives_way(struct shared *all, u64 cells,
 
 	if (victim && !drop)
 		return ROOM_NONE;
-	if (__sync_val_compare_and_swap(&all->fresh_tail, tail, tail + (taken ? taken : 1)) != tail)
+	if (__sync_val_compare_and_swap(&all->fresh_tail, tail, tail + taken) != tail)
 		return ROOM_FORGOT;		/* another CPU was first */
 	if (!victim || !claim(conn, expires))
 		return ROOM_FORGOT;
 	end(tuple, conn, expires, now, cpu, expires > now ? COUNT_EARLY_DROP : COUNT_EXPIRED);
-	__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
-	bury_later(tuple, now, cpu);
+	lay_down(tuple, conn, now, cpu);
 	return ROOM_MADE;
 }
 
@@ -56,10 +55,11 @@ static __always_inline bool make_room(struct per_cpu *cpu, u64 now)
 	if (!all || !sized)
 		return true;		/* cannot be: the arrays have one element */
 	s64 live = READ_ONCE(all->live), most = sized->max_entries;
-	bool full = live >= most;
 
 	if (live < most >> 1)
 		return true;
+	u64 full = forget(&cpu->scratch, live >= most);	/* the verifier would walk the loop for each way that the two compare */
+
 	for (int i = 0; i < ROOM_TRIES; i++) {
 		enum room room = oldest_gives_way(all, sized->fresh_cells, cpu, now, full);
 

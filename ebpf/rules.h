@@ -71,7 +71,7 @@ static __always_inline void mark_new(u32 ifindex)
 	struct rules *list = rules.lookup(&which);
 	struct tuple tuple = cpu->packet.tuple;
 	bool from_hi = cpu->packet.from_hi;
-	struct conn *conn = connections.lookup(&tuple);
+	struct conn *conn = find(&tuple);
 
 	/* Another CPU may have been first with this tuple, and matches the rules itself. */
 	if (!list || !conn || conn->id != (cpu->last_id << CPU_BITS | bpf_get_smp_processor_id()))

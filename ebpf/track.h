@@ -83,8 +83,7 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	add(conn, direction, packet->packets, packet->bytes, expires, verdict == VERDICT_RESET ? expires : now + change.timeout, cpu);
 	if (unlikely(verdict == VERDICT_RESET) && claim(conn, expires)) {
 		end(&packet->tuple, conn, expires, now, cpu, COUNT_RESET);
-		__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
-		bury_later(&packet->tuple, now, cpu);
+		lay_down(&packet->tuple, conn, now, cpu);
 	}
 	return verdict;
 }
@@ -94,7 +93,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 {
 	u32 zero = 0;
 	struct settings *in_force = settings.lookup(&zero);
-	struct conn *conn = connections.lookup((struct tuple *)&packet->tuple);
+	struct conn *conn = find(&packet->tuple);
 	struct start *start = &cpu->start;
 	u32 cause = COUNT_EXPIRED;
 	u64 expires = EXPIRES_CLAIMED;
@@ -106,7 +105,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 		expires = settled(conn);
 	if (unlikely(expires <= now) && in_force->nat) {
 		struct translation *translation = translation_of(&packet->tuple);
-		struct conn *other = translation ? connections.lookup(&translation->tuple) : 0;
+		struct conn *other = translation ? find(&translation->tuple) : 0;
 
 		/* Deleted and used again while it is read: then tuple and id are of another translation that is good, or do not
 		 * fit one another. The former takes a packet that came within nanoseconds of its translation's end; it is counted once. */
@@ -116,23 +115,25 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 			expires = conn ? settled(conn) : EXPIRES_CLAIMED;
 		}
 	}
-	/* Still claimed is about to be deleted, most likely is already. */
-	if (unlikely(expires == EXPIRES_CLAIMED)) {
+	/* One more connection. Still claimed is about to be deleted, most likely is already. */
+	if (unlikely(expires <= LAST_ABSENT)) {
 		reason = start_of(packet, in_force, start);
 		if (!reason && !make_room(cpu, now))
 			reason = COUNT_REFUSED;
-		if (!reason) {
+		if (!reason && expires == EXPIRES_CLAIMED) {
 			reason = insert(packet, start, now, bits, cpu, ifindex);
 			if (!reason)
 				return;
 		}
-		if (reason != -EEXIST) {
+		if (reason && reason != -EEXIST) {
 			count_untracked(cpu, reason < 0 ? COUNT_REFUSED : reason, packet);
 			return;
 		}
-		/* Another CPU was first. */
-		conn = connections.lookup((struct tuple *)&packet->tuple);
-		expires = conn ? settled(conn) : EXPIRES_CLAIMED;
+		if (reason) {
+			/* Another CPU was first. */
+			conn = find(&packet->tuple);
+			expires = conn ? settled(conn) : EXPIRES_CLAIMED;
+		}
 	}
 	if (likely(conn && expires > now)) {
 		if (go_on(conn, expires, packet, now, bits, in_force, cpu) != VERDICT_REOPEN)
@@ -154,7 +155,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 /* A packet that was counted at another hook, on its way out. */
 static __always_inline void confirm(const struct packet *packet, u64 now, u64 key, struct per_cpu *cpu)
 {
-	struct conn *conn = connections.lookup((struct tuple *)&packet->tuple);
+	struct conn *conn = find(&packet->tuple);
 
 	/* Should the entry be restarted meanwhile, its new connection is of the same two ends and this packet is leaving. */
 	if (likely(conn && READ_ONCE(conn->expires) > now)) {

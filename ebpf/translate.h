@@ -10,7 +10,7 @@ enum nat_operation {
 	NAT_TIDY,		/* no connection was seen for the translation at item.reply: delete it, or lead it to a later one */
 };
 
-enum { NAT_ITEMS = 32 };
+enum { NAT_ITEMS = 4 };		/* the verifier walks the loop turn by turn */
 enum { NAT_HAS_MARK = 1 << 30 };	/* in nat_item.bits: take the mark, which may be 0 */
 
 struct nat_item {
@@ -65,58 +65,62 @@ static __always_inline void add_counts(struct conn *to, struct conn *from, u64 d
 static __always_inline void bring_home(const struct nat_item *item, struct conn *stray, struct conn *conn, u64 now, struct per_cpu *cpu)
 {
 	u64 expires = READ_ONCE(stray->expires), swapped;
-	struct conn moved;
+	struct conn *moved = &cpu->fresh;	/* not on the stack, which is short */
 
 	if (expires <= now || !claim(stray, expires))
 		return;
-	moved = *stray;
+	*moved = *stray;
 	/* Late packets may still be adding: as ever, each count is exchanged out once. What they add from here on, they move to
 	 * the totals themselves. */
 	for (int i = 0; i < 2; i++) {
-		moved.packets[i] = __sync_lock_test_and_set(&stray->packets[i], 0) +
+		moved->packets[i] = __sync_lock_test_and_set(&stray->packets[i], 0) +
 				   __sync_lock_test_and_set(&stray->fasttrack_packets[i], 0);
-		moved.bytes[i] = __sync_lock_test_and_set(&stray->bytes[i], 0) +
+		moved->bytes[i] = __sync_lock_test_and_set(&stray->bytes[i], 0) +
 				 __sync_lock_test_and_set(&stray->fasttrack_bytes[i], 0);
-		moved.fasttrack_packets[i] = moved.fasttrack_bytes[i] = 0;
+		moved->fasttrack_packets[i] = moved->fasttrack_bytes[i] = 0;
 	}
 	swapped = conn ? conn->status & STATUS_SWAPPED : item->from_hi & 1;
-	if ((moved.status ^ item->flip ^ swapped) & STATUS_SWAPPED)
-		turn(&moved);
-	moved.status = (moved.status & ~(STATUS_SWAPPED | STATUS_FASTTRACK) & (STATUS_STAMP - 1)) | swapped;
-	if (moved.packets[REPLY])
-		moved.status |= STATUS_SEEN_REPLY;
+	if ((moved->status ^ item->flip ^ swapped) & STATUS_SWAPPED)
+		turn(moved);
+	moved->status = (moved->status & ~(STATUS_SWAPPED | STATUS_FASTTRACK) & (STATUS_STAMP - 1)) | swapped;
+	if (moved->packets[REPLY])
+		moved->status |= STATUS_SEEN_REPLY;
 	if (conn) {
-		add_counts(conn, &moved, 0);
+		add_counts(conn, moved, 0);
 		/* Its packets may be reading these now. They see a side that has sent nothing, or what it has sent. */
 		for (int side = 0; side < 2; side++) {
 			if (conn->window[side].max_win)
 				continue;
-			conn->window[side] = moved.window[side];
-			conn->tcp_flags[side] |= moved.tcp_flags[side];
+			conn->window[side] = moved->window[side];
+			conn->tcp_flags[side] |= moved->tcp_flags[side];
 		}
-		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(moved.status));
+		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(moved->status));
 		if (READ_ONCE(conn->expires) <= EXPIRES_ENDED)
 			move_counters(conn, cpu);
 		count(cpu, COUNT_MERGED, 1);
 	} else {
-		moved.expires = expires;
-		if (connections.insert((struct tuple *)&item->original, &moved)) {
+		struct conn *home = draft(cpu, now);
+
+		moved->expires = EXPIRES_CLAIMED;
+		if (home)
+			*home = *moved;
+		if (!home || publish(&item->original, home, expires, now)) {
 			/* No room, or somebody was first. It stays where it is for now. */
-			if ((moved.status ^ stray->status ^ item->flip) & STATUS_SWAPPED)
-				add_counts(stray, &moved, 1);
+			if ((moved->status ^ stray->status ^ item->flip) & STATUS_SWAPPED)
+				add_counts(stray, moved, 1);
 			else
-				add_counts(stray, &moved, 0);
+				add_counts(stray, moved, 0);
 			__sync_lock_test_and_set(&stray->expires, expires);
 			return;
 		}
 	}
 	stray->created = now;
-	__sync_lock_test_and_set(&stray->expires, EXPIRES_ENDED);
+	lay_down(&item->reply, stray, now, cpu);
 }
 
-static __always_inline struct conn *living(const struct tuple *tuple, u64 now)
+static __always_inline struct conn *living(const struct tuple *tuple, u64 now, struct per_cpu *cpu)
 {
-	struct conn *conn = connections.lookup((struct tuple *)tuple);
+	struct conn *conn = find_each(tuple, cpu);
 
 	if (conn && READ_ONCE(conn->expires) <= now)
 		conn = 0;
@@ -155,7 +159,7 @@ static __always_inline bool is_known_translation(const struct tuple *reply, cons
 
 static __always_inline void learn(struct nat_item *item, u64 now, struct per_cpu *cpu)
 {
-	struct conn *conn = living(&item->original, now);
+	struct conn *conn = living(&item->original, now, cpu);
 	u64 bits;
 
 	if (item->original.variant == GRE_CALL) {
@@ -175,10 +179,10 @@ static __always_inline void learn(struct nat_item *item, u64 now, struct per_cpu
 			count(cpu, COUNT_NAT_REFUSED, 1);
 		else if (!known)
 			count(cpu, COUNT_NAT_LEARNED, 1);
-		stray = living(&item->reply, now);
+		stray = living(&item->reply, now, cpu);
 		if (stray) {
 			bring_home(item, stray, conn, now, cpu);
-			conn = living(&item->original, now);
+			conn = living(&item->original, now, cpu);
 		}
 	}
 	item->id = 0;
@@ -204,7 +208,7 @@ static __always_inline void delete_translation(const struct tuple *tuple)
 }
 
 /* In the copy of a deleted translation another one may come to stand at once: track.h says why that is harmless. */
-static __always_inline void release(struct nat_item *item, u32 operation, u64 now)
+static __always_inline void release(struct nat_item *item, u32 operation, u64 now, struct per_cpu *cpu)
 {
 	struct translation *translation = translation_of(&item->reply);
 	struct conn *conn;
@@ -217,11 +221,11 @@ static __always_inline void release(struct nat_item *item, u32 operation, u64 no
 			return;		/* the next one's already */
 		translation->standing = 0;
 		/* Its port may be another's at any moment: from here on the stack must see every packet. */
-		conn = living(&translation->tuple, now);
+		conn = living(&translation->tuple, now, cpu);
 		if (conn)
 			undecide_fasttrack(conn);
 	}
-	conn = living(&translation->tuple, now);
+	conn = living(&translation->tuple, now, cpu);
 	if (!conn) {
 		if (!translation->standing)
 			delete_translation(&item->reply);
@@ -246,7 +250,7 @@ int translate(struct __sk_buff *skb)
 		if (request->operation == NAT_LEARN)
 			learn(&request->item[i], request->now, cpu);
 		else
-			release(&request->item[i], request->operation, request->now);
+			release(&request->item[i], request->operation, request->now, cpu);
 	}
 	return 0;
 }

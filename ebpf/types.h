@@ -16,7 +16,7 @@ struct tuple {
 	u8 family;		/* 4 or 6 */
 	u8 variant;		/* GRE: enum gre_variant; otherwise 0 */
 	u8 pad;			/* zero: part of the hash */
-};
+} __attribute__((aligned(8)));	/* it is read in words */
 _Static_assert(sizeof(struct tuple) == 40, "struct tuple");
 
 /* What stands in the tuple of a GRE connection where others have ports. */

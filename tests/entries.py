@@ -14,6 +14,7 @@ from bcc.libbcc import lib
 
 from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.build import BuildOptions, compile_datapath
+from ctweb.datapath.maps import write
 from ctweb.settings import Tracking
 
 SECOND = 1_000_000_000
@@ -22,9 +23,9 @@ FIRST_ID = 1 << 32  # ids that the kernel does not reach in a test
 
 
 @contextmanager
-def loaded(max_entries=300_000):
-    """The real programs and an empty table, with the default settings; nothing is attached."""
-    datapath = compile_datapath(BuildOptions(max_entries=max_entries))
+def loaded(max_entries=300_000, *, whole=False):
+    """The real programs and an empty table, with the default settings; nothing is attached. whole: it is made whole."""
+    datapath = compile_datapath(BuildOptions(max_entries=max_entries, preallocate=whole))
     try:
         reset(datapath)
         yield datapath
@@ -34,6 +35,16 @@ def loaded(max_entries=300_000):
 
 def reset(datapath) -> None:
     """As it was when it was loaded: no entries, no counts, the default settings."""
+    if datapath.options.preallocate:
+        datapath.connections.clear()
+    else:
+        _empty(datapath)
+    datapath.counters[datapath.counters.Key(0)] = datapath.counters.Leaf()
+    datapath.apply(Tracking())
+
+
+def _empty(datapath) -> None:
+    """The kernel's own map, of which an element at a time would take long."""
     keys, conns = np.zeros(BATCH, datapath.key_dtype), np.zeros(BATCH, datapath.leaf_dtype)
     descriptor, cursor, came_from, done = datapath.connections.map_fd, ctypes.c_uint32(), None, 0
     while done == 0:
@@ -43,8 +54,6 @@ def reset(datapath) -> None:
         )
         came_from = ctypes.byref(cursor)
     assert ctypes.get_errno() == errno.ENOENT, "the table could not be emptied"
-    datapath.counters[datapath.counters.Key(0)] = datapath.counters.Leaf()
-    datapath.apply(Tracking())
 
 
 def put(datapath, n, *, first=0, **given) -> None:
@@ -64,18 +73,14 @@ def put(datapath, n, *, first=0, **given) -> None:
         for name, value in given.items():
             whole = np.asarray(value)
             conns[name] = whole[part] if whole.ndim and len(whole) == n else whole
-        count = ctypes.c_uint32(size)
-        done = lib.bpf_update_batch(
-            datapath.connections.map_fd, made.ctypes.data, conns.ctypes.data, ctypes.byref(count)
-        )
-        assert done == 0, f"the kernel took {count.value} of {size} entries: errno {ctypes.get_errno()}"
+        write(datapath.connections, made, conns)
 
 
 def take_away(datapath, n, *, first=0) -> None:
-    """Delete what put() wrote, without asking the program."""
-    made, count = _keys(datapath, np.arange(first, first + n)), ctypes.c_uint32(n)
-    done = lib.bpf_delete_batch(datapath.connections.map_fd, made.ctypes.data, ctypes.byref(count))
-    assert done == 0, f"the kernel deleted {count.value} of {n} entries: errno {ctypes.get_errno()}"
+    """Delete what put() wrote."""
+    put(datapath, n, first=first, expires=datapath.enums["expires"]["EXPIRES_ENDED"], created=0)
+    gone = datapath.reap(_keys(datapath, np.arange(first, first + n)), datapath.clock.now())
+    assert gone == n, f"the kernel deleted {gone} of {n} entries"
 
 
 def _keys(datapath, hosts):

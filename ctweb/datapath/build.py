@@ -24,6 +24,7 @@ from ctweb.datapath.map import Map
 from ctweb.datapath.pins import Kept, Layout, Pins, namespace_cookie
 from ctweb.datapath.programs import Programs
 from ctweb.datapath.takeover import STATE, carry_over, fits
+from ctweb.datapath.whole_table import WholeTable
 from ctweb.settings import Tracking
 
 __all__ = ["ENDED_BYTES", "SOURCE", "BuildError", "BuildOptions", "Datapath", "compile_datapath"]
@@ -35,9 +36,9 @@ ENDED_BYTES = 8 << 20  # the ring buffer `ended` of a replay; a power of two
 _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys", "u4")])
 
 GRAVES = 16_384  # entries of connections that gave way, kept until nobody can be counting on them any more
+CONNECTIONS_PER_BUCKET = 8  # at most, of 14 that find room in it; see VISITS in ebpf/index.h
 SMALL_TABLE = 1 << 17
 _PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
-_NO_PREALLOC = 1 << 0  # BPF_F_NO_PREALLOC
 # A map of maps, by name, and the map that it holds: one that is not made before it is wanted.
 _HELD = {"translations_in_use": "translations"}
 MOST_REWRITES = 1 << 16  # connections behind NAT that can be fasttracked at a time, 64 bytes each
@@ -48,7 +49,7 @@ class BuildOptions:
     """What the datapath is built for.
 
     max_entries: connections the table holds. replay: the clock is each frame's own time stamp. preallocate: the table
-    is made whole, not as connections come.
+    is made whole (ebpf/table.h says what that means), not as connections come.
     """
 
     max_entries: int
@@ -62,17 +63,27 @@ class BuildOptions:
 
     def shape(self, declared: MapShape) -> MapShape:
         """A map as it is to be made."""
-        flags = declared.flags
-        if self.preallocate and declared.name == "connections":
-            flags &= ~_NO_PREALLOC
-        entries = self.entries.get(declared.name, declared.entries)
-        return msgspec.structs.replace(declared, entries=entries, flags=flags)
+        return msgspec.structs.replace(declared, entries=self.entries.get(declared.name, declared.entries))
+
+    @property
+    def places(self) -> int:
+        """Entries there is room for: also those that are over, but may not be used again yet."""
+        return self.max_entries + 2 * GRAVES
+
+    @property
+    def buckets(self) -> int:
+        """Of the index of a table made whole: a power of two."""
+        return 1 << (-(-self.max_entries // CONNECTIONS_PER_BUCKET) - 1).bit_length()
 
     @property
     def entries(self) -> dict[str, int]:
         """The sizes of the maps that grow with the table, by name."""
         return {
-            "connections": self.max_entries + 2 * GRAVES,
+            "connections": self.places,
+            "places": self.places,
+            "addresses": self.places,
+            "spare_places": self.places,
+            "buckets": self.buckets,
             "translations": self.max_entries,
             "rewrites": min(self.max_entries, MOST_REWRITES),
             "fresh": self.fresh_cells,
@@ -82,7 +93,8 @@ class BuildOptions:
 class Datapath:
     """The programs and their maps. Made by compile_datapath(), and gone with close().
 
-    programs: descriptors by name. connections, settings, interfaces, datagrams, counters: maps.
+    programs: descriptors by name. connections: the table, a map or what looks like one.
+    settings, interfaces, datagrams, counters: maps.
     ended: descriptor of the ring buffer of connections that ended (of a replay only).
     key_dtype, leaf_dtype, translation_dtype: layouts of `struct tuple`, `struct conn` and `struct translation`.
     enums: constants of the C source by enum.
@@ -134,7 +146,11 @@ class Datapath:
                 self._maps[holder][0] = self._maps[held].map_fd
 
     def _find_maps(self) -> None:
-        self.connections = self.table("connections")
+        self.connections: Map | WholeTable
+        if self.options.preallocate:
+            self.connections = WholeTable(self._maps, self._put)
+        else:
+            self.connections = self.table("connections")
         self.settings = self.table("settings")
         self.interfaces = self.table("interfaces")
         self.shared = self.table("shared")
@@ -211,7 +227,15 @@ class Datapath:
 
     def _set_size(self) -> None:
         size = self.table("size")
-        size[size.Key(0)] = size.Leaf(self.options.max_entries, self.options.fresh_cells, 1 + secrets.randbelow(0xFFFF))
+        options, shared = self.options, self.table("shared")
+        if not self.taken_over:
+            shared[0] = shared.Leaf(seed=(secrets.randbits(64), secrets.randbits(64)))
+        tags = 0xFFFF_FFFF & -1 << options.places.bit_length()
+        size[0] = size.Leaf(
+            settled_note=1 + secrets.randbelow(0xFFFF), bucket_mask=options.buckets - 1, tag_mask=tags,
+            seed=shared[0].seed, places=options.places, max_entries=options.max_entries,
+            fresh_cells=options.fresh_cells,
+        )  # fmt: skip
 
     def apply(self, tracking: Tracking) -> None:
         """Put settings into force, from the next packet on. Raises OSError."""
@@ -304,7 +328,7 @@ class Datapath:
         They are gone at once, and new connections have their room when this returns.
         """
         done = self._reap("REAP_REMOVE", keys, ids, 0)
-        if done:
+        if done and not self.options.preallocate:
             ended = self.clock.now()
             time.sleep(5 * self.clock.tick / 1e9)  # nobody can be counting on them after that
             self._reap("REAP_EXPIRED", keys, ids, ended)
@@ -313,6 +337,21 @@ class Datapath:
     def remember(self, keys: np.ndarray[Any, np.dtype[Any]]) -> None:
         """Entries written under `keys` (key_dtype) before any packet came are connections now, in this order."""
         self._reap("REAP_REMEMBER", keys, np.zeros(len(keys), np.uint64), 0)
+
+    def _put(self, keys: np.ndarray[Any, np.dtype[Any]], leaves: np.ndarray[Any, np.dtype[Any]]) -> int:
+        """Write entries into a table made whole (WholeTable.write); how many found a place. Raises OSError."""
+        size = self.enums[""]["PUT_ENTRIES"]
+        entry = np.dtype([("tuple", self.key_dtype), ("conn", self.leaf_dtype)])
+        request = np.zeros((), np.dtype([("now", "u8"), ("entries", "u8"), ("entry", entry, size)]))
+        request["now"] = self.clock.now()
+        program, done = TestRunner(self.programs["put"]), 0
+        for start in range(0, len(keys), size):
+            n = min(size, len(keys) - start)
+            request["entries"] = n
+            request["entry"]["tuple"][:n] = keys[start : start + n]
+            request["entry"]["conn"][:n] = leaves[start : start + n]
+            done += program.run(request.tobytes()).retval
+        return done
 
     def _reap(self, mode: str, keys: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], when: int) -> int:
         size = self.enums[""]["REAP_KEYS"]
@@ -340,15 +379,8 @@ class Datapath:
         self._maps.clear()
 
 
-def compile_datapath(options: BuildOptions, pins: Pins | None = None) -> Datapath:
-    """Load the datapath, compiled if it is not kept from an earlier start. Raises BuildError, with the reason in words.
-
-    pins: where maps of an earlier run may be, to go on with.
-    Compiling takes some five seconds of a CPU, loading a fraction of one.
-    """
-    if os.geteuid() != 0:
-        raise BuildError("loading BPF programs takes root")
-    text = read_source()
+def compile_flags(options: BuildOptions) -> list[str]:
+    """What the compiler is told of these options, and of this machine."""
     flags = [
         f"-DGRAVES={GRAVES}",
         f"-DTICK_NSEC={tick_nanoseconds()}ULL",
@@ -358,8 +390,22 @@ def compile_datapath(options: BuildOptions, pins: Pins | None = None) -> Datapat
         "-Wno-unused-function",
         "-Werror=implicit-function-declaration",
     ]
+    if not options.preallocate:
+        flags.append("-DTABLE_GROWS")
     if options.replay:
         flags += ["-DREPLAY", f"-DENDED_PAGES={ENDED_BYTES // mmap.PAGESIZE}"]
+    return flags
+
+
+def compile_datapath(options: BuildOptions, pins: Pins | None = None) -> Datapath:
+    """Load the datapath, compiled if it is not kept from an earlier start. Raises BuildError, with the reason in words.
+
+    pins: where maps of an earlier run may be, to go on with.
+    Compiling takes some five seconds of a CPU, loading a fraction of one.
+    """
+    if os.geteuid() != 0:
+        raise BuildError("loading BPF programs takes root")
+    text, flags = read_source(), compile_flags(options)
     image = image_for(text, flags, lambda: compile_image(text, flags))
     try:
         return Datapath(options, image, pins)

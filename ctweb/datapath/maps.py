@@ -9,7 +9,7 @@ import mmap
 import os
 from collections.abc import Iterator
 from dataclasses import fields
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,21 +80,46 @@ class Batches:
             came_from = place
 
 
-class Reader:
-    """Reads the map of connections. Not for two threads at once: its buffers are kept between readings.
+class Source(Protocol):
+    """What gives entries batch by batch: Batches, or a table that is not one map (whole_table.py)."""
 
-    A reading is no instant: it takes about 0.35 s for a million entries, and each entry is as it stood when
-    its bucket was read.
+    def read(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
+        """Keys and values. Raises MapError."""
+
+
+def entries_of(connections: Any) -> Source:
+    """How to read this table of connections."""
+    return Batches(connections, "connection table") if isinstance(connections, Map) else connections
+
+
+def write(connections: Any, keys: NDArray[np.void], leaves: NDArray[np.void]) -> None:
+    """Put entries into this table of connections, over those under the same keys. Raises MapError."""
+    keys, leaves = np.ascontiguousarray(keys), np.ascontiguousarray(leaves)
+    count = ctypes.c_uint32(len(keys))
+    if not isinstance(connections, Map):
+        count.value = connections.write(keys, leaves)
+    elif len(keys):
+        lib().bpf_update_batch(connections.map_fd, keys.ctypes.data, leaves.ctypes.data, ctypes.byref(count))
+    if count.value != len(keys):
+        raise MapError(f"the connection table took {count.value} of {len(keys)} entries")
+
+
+class Reader:
+    """Reads the table of connections. Not for two threads at once: its buffers are kept between readings.
+
+    A reading is no instant: it takes some tenths of a second for a million entries, and each entry is as it stood
+    when it was read.
     """
 
-    def __init__(self, connections: Map) -> None:
-        self._batches = Batches(connections, "connection table")
+    def __init__(self, connections: Any) -> None:
+        self._entries = entries_of(connections)
+        self._key, self._leaf = np.dtype(connections.Key), np.dtype(connections.Leaf)
         self._capacity = BATCH
 
     def read(self) -> Columns:
         """Every entry in the table's order, also those that are no connection (enum expires). Raises MapError."""
-        growing = _Growing(self._batches.key, self._batches.leaf, self._capacity)
-        for some_keys, leaves in self._batches.read():
+        growing = _Growing(self._key, self._leaf, self._capacity)
+        for some_keys, leaves in self._entries.read():
             growing.append(some_keys, leaves)
         columns = growing.columns()
         self._capacity = len(columns) + len(columns) // 8 + BATCH

@@ -25,6 +25,9 @@ _ASIDES = {
 # ... and once rules are in force.
 _RULES = {"tc": {"tc_rules": "tc_mark"}, "xdp": {"xdp_rules": "xdp_mark"}}
 
+# Not wanted any more once packets come: it fills the table of a start that takes another one over.
+_BEFORE_PACKETS = frozenset({"put"})
+
 
 class Programs(Mapping[str, int]):
     """Descriptors by name. The first of a kind brings along what its hooks call. Any thread may ask.
@@ -62,7 +65,7 @@ class Programs(Mapping[str, int]):
     def load_all(self, kinds: Collection[Literal["tc", "xdp"]]) -> None:
         """Load all of these kinds: for a process that will not have the right later on. Raises BuildError, OSError."""
         for name, code in self._codes.items():
-            if code.kind in kinds:
+            if code.kind in kinds and name not in _BEFORE_PACKETS:
                 self[name]
 
     def ask_rules(self, ask: bool) -> None:

@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctweb.datapath.image import MapShape
-from ctweb.datapath.libbcc import lib
 from ctweb.datapath.map import Map
-from ctweb.datapath.maps import Batches
+from ctweb.datapath.maps import entries_of, write
 from ctweb.datapath.pins import Kept, Layout
+from ctweb.datapath.whole_table import WholeTable
 
 if TYPE_CHECKING:
     from ctweb.datapath.build import Datapath
 
 # Maps with state: what they hold is of the connections, and stays. Every other map is filled anew at each start.
 STATE = frozenset({
-    "connections", "shared", "per_cpu", "fresh", "graves", "translations", "offers", "datagrams", "expectations",
-    "expecting", "watched", "calls",
+    "connections", "places", "addresses", "buckets", "spare_places", "shared", "per_cpu", "fresh", "graves",
+    "translations", "offers", "datagrams", "expectations", "expecting", "watched", "calls",
 })  # fmt: skip
 
 # Of these, the one that is made when it is first wanted.
@@ -45,9 +44,10 @@ def carry_over(kept: Kept, datapath: Datapath) -> list[str]:
     Before anything of `datapath` is attached. Raises OSError.
     """
     lost = ["expected connections", "translations, until nf_conntrack tells of them again"]
-    if not {"per_cpu", "connections"} <= kept.maps.keys():
+    connections = _table(kept)
+    if connections is None or "per_cpu" not in kept.maps:
         return [*lost, "all connections and totals: their maps are gone"]
-    keys, leaves = _live(kept.maps["connections"], kept.layout.enums["expires"])
+    keys, leaves = _live(connections, kept.layout.enums["expires"])
     chosen: NDArray[np.intp] = np.empty(0, np.intp)
     if odd := _odd_constant(kept.layout.enums, datapath.enums):
         lost.append(f"all connections: {odd} means something else now")
@@ -71,10 +71,18 @@ def _odd_constant(before: Mapping[str, Mapping[str, int]], now: Mapping[str, Map
     return ""
 
 
-def _live(connections: Map, expires: Mapping[str, int]) -> tuple[NDArray[np.void], NDArray[np.void]]:
+def _table(kept: Kept) -> Map | WholeTable | None:
+    """The earlier run's table of connections, whichever kind it had."""
+    if kept.maps.keys() >= WholeTable.MAPS:
+        return WholeTable(kept.maps)
+    return kept.maps.get("connections")
+
+
+def _live(connections: Map | WholeTable, expires: Mapping[str, int]) -> tuple[NDArray[np.void], NDArray[np.void]]:
     """Keys and values of all entries that are connections."""
-    keys, values = [], []
-    for some_keys, leaves in Batches(connections, "connections of the earlier run").read():
+    table = np.dtype(connections.Key), np.dtype(connections.Leaf)
+    keys, values = [np.empty(0, table[0])], [np.empty(0, table[1])]
+    for some_keys, leaves in entries_of(connections).read():
         live = (leaves["expires"] != expires["EXPIRES_CLAIMED"]) & (leaves["expires"] != expires["EXPIRES_ENDED"])
         keys.append(some_keys[live])
         values.append(leaves[live])
@@ -94,7 +102,7 @@ def _carry_connections(keys: NDArray[np.void], leaves: NDArray[np.void], datapat
     made = np.zeros(len(leaves), datapath.leaf_dtype)
     for name in set(made.dtype.names or ()) & set(leaves.dtype.names or ()):
         made[name] = leaves[name]
-    _insert(datapath.connections, keys, made)
+    write(datapath.connections, keys, made)
     datapath.remember(keys)
 
 
@@ -120,10 +128,3 @@ def _carry_totals(totals: Map, layout: Layout, datapath: Datapath, over: NDArray
     for cpu in to:
         cpu.last_id = highest
     datapath.counters[0] = to
-
-
-def _insert(table: Map, keys: NDArray[Any], leaves: NDArray[Any]) -> None:
-    keys, leaves = np.ascontiguousarray(keys), np.ascontiguousarray(leaves)
-    count = ctypes.c_uint32(len(keys))
-    if len(keys) and lib().bpf_update_batch(table.map_fd, keys.ctypes.data, leaves.ctypes.data, ctypes.byref(count)):
-        raise OSError(ctypes.get_errno(), f"{count.value} of {len(keys)} connections could be carried over")

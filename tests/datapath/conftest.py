@@ -13,8 +13,8 @@ from ctweb.settings import Tracking
 
 @pytest.fixture(scope="session")
 def replaying():
-    """The programs on the clock of their frames, compiled once."""
-    made = compile_datapath(BuildOptions(max_entries=10_000, replay=True))
+    """The programs on the clock of their frames, with a table made whole, compiled once."""
+    made = compile_datapath(BuildOptions(max_entries=10_000, replay=True, preallocate=True))
     yield made
     made.close()
 

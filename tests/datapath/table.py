@@ -105,11 +105,12 @@ class Table:
 
     def clear(self) -> None:
         """Empty the table, let the counters start from here."""
-        empty(self.datapath.connections)
+        self.datapath.connections.clear()
         empty(self.datapath.datagrams)
         empty(self.datapath.translations)
         shared = self.datapath.shared  # how many connections there are, and the ring of new ones
-        shared[shared.Key(0)] = shared.Leaf()
+        seed = shared[0].seed
+        shared[0] = shared.Leaf(seed=seed)
         self._before = self.datapath.read_counters()
 
 

@@ -19,9 +19,9 @@ ASK = udp_frame(CLIENT, 5000, SERVER, 53, b"x" * 10)
 ANSWER = udp_frame(SERVER, 53, CLIENT, 5000, b"x" * 100)
 
 
-@pytest.fixture(scope="module")
-def live():
-    made = compile_datapath(BuildOptions(max_entries=10_000))
+@pytest.fixture(scope="module", params=[True, False], ids=["whole", "growing"])
+def live(request):
+    made = compile_datapath(BuildOptions(max_entries=10_000, preallocate=request.param))
     yield made
     made.close()
 

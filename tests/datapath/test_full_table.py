@@ -16,9 +16,9 @@ from ctweb.settings import Tracking
 SIZE = 100
 
 
-@pytest.fixture(scope="module")
-def small():
-    made = compile_datapath(BuildOptions(max_entries=SIZE, replay=True))
+@pytest.fixture(scope="module", params=[True, False], ids=["whole", "growing"])
+def small(request):
+    made = compile_datapath(BuildOptions(max_entries=SIZE, replay=True, preallocate=request.param))
     yield made
     made.close()
 
@@ -159,9 +159,10 @@ def test_entries_of_those_that_gave_way_are_deleted(small, table):
     table.check_conservation()
 
 
-def test_a_flood_on_both_cpus_while_one_of_the_victims_is_in_use():
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "growing"])
+def test_a_flood_on_both_cpus_while_one_of_the_victims_is_in_use(whole):
     """Nothing is lost of a connection that gives way again and again under its own traffic."""
-    live = compile_datapath(BuildOptions(max_entries=200))
+    live = compile_datapath(BuildOptions(max_entries=200, preallocate=whole))
     try:
         live.apply(Tracking())
         table = Table(live)

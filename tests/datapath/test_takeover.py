@@ -24,8 +24,8 @@ def pins(bpffs):
     made.remove()
 
 
-def start(pins: Pins, max_entries: int = 1000) -> Datapath:
-    datapath = compile_datapath(BuildOptions(max_entries), pins)
+def start(pins: Pins, max_entries: int = 1000, *, whole: bool = False) -> Datapath:
+    datapath = compile_datapath(BuildOptions(max_entries, preallocate=whole), pins)
     datapath.apply(Tracking())
     datapath.keep()
     return datapath
@@ -43,18 +43,39 @@ def ids(datapath: Datapath) -> list[int]:
     return sorted(leaf.id for leaf in datapath.connections.values())
 
 
-def test_the_next_one_goes_on_with_all_of_it(pins):
-    first = start(pins)
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "growing"])
+def test_the_next_one_goes_on_with_all_of_it(pins, whole):
+    first = start(pins, whole=whole)
     put(first, 10, packets=(3, 2), bytes=(300, 200))
     packet(first, host=99)
     before, counters = ids(first), first.read_counters()
     first.close()
-    second = start(pins)
+    second = start(pins, whole=whole)
     assert second.taken_over
     assert ids(second) == before
     assert second.read_counters() == counters
+    packet(second, host=99)  # is found again
+    assert ids(second) == before
     packet(second, host=100)
     assert len(set(ids(second)) - set(before)) == 1
+    second.close()
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole-then-growing", "growing-then-whole"])
+def test_the_other_kind_of_table_gets_all_connections(pins, whole):
+    first = start(pins, whole=whole)
+    put(first, 100, packets=(3, 2), bytes=(300, 200))
+    packet(first, host=99_999)
+    before = {leaf.id: bytes(leaf) for leaf in first.connections.values()}
+    first.close()
+    second = start(pins, whole=not whole)
+    assert not second.taken_over
+    fresh = second.leaf_dtype.fields["fresh"][1]  # its place in the ring of new ones is another
+    after = {leaf.id: bytes(leaf) for leaf in second.connections.values()}
+    assert {id_: each[:fresh] for id_, each in after.items()} == {id_: each[:fresh] for id_, each in before.items()}
+    packet(second, host=42)
+    assert set(ids(second)) == set(before)
+    assert second.read_counters()["COUNT_CREATED"] == 1
     second.close()
 
 

@@ -6,9 +6,9 @@ import pytest
 from entries import loaded, reset
 
 
-@pytest.fixture(scope="package")
-def compiled():
-    with loaded() as made:
+@pytest.fixture(scope="package", params=[True, False], ids=["whole", "growing"])
+def compiled(request):
+    with loaded(whole=request.param) as made:
         yield made
 
 

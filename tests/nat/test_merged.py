@@ -31,9 +31,9 @@ ENTRY = Entry(False, ORIGINAL, REPLY, STATUS_SRC_NAT, None, "")
 counts = st.tuples(st.integers(0, 2**40), st.integers(0, 2**40))
 
 
-@pytest.fixture(scope="module")
-def datapath():
-    with loaded(max_entries=1000) as made:
+@pytest.fixture(scope="module", params=[True, False], ids=["whole", "growing"])
+def datapath(request):
+    with loaded(max_entries=1000, whole=request.param) as made:
         yield made
 
 

@@ -156,10 +156,13 @@ def read_corpus(path: Path = CORPUS) -> list[tuple[str, bool, list[Step]]]:
     return found
 
 
-def programs(stack: ExitStack) -> list[Program]:
-    """Both builds, loaded until the stack is closed: tc on the frames' own clock, and all hooks as they run."""
-    replayed = stack.enter_context(closing(compile_datapath(BuildOptions(1 << 14, replay=True))))
-    live = stack.enter_context(closing(compile_datapath(BuildOptions(1 << 14))))
+def programs(stack: ExitStack, *, whole: bool = True) -> list[Program]:
+    """Both builds, loaded until the stack is closed: tc on the frames' own clock, and all hooks as they run.
+
+    whole: with a table made whole.
+    """
+    replayed = stack.enter_context(closing(compile_datapath(BuildOptions(1 << 14, replay=True, preallocate=whole))))
+    live = stack.enter_context(closing(compile_datapath(BuildOptions(1 << 14, preallocate=whole))))
     first, second = Kernel(replayed), Kernel(live)
     made = [Program(first, name, Tracking(), clock=True) for name in REPLAYED]
     return made + [Program(second, name, PATIENT, clock=False) for name in LIVE]
@@ -170,12 +173,13 @@ def main() -> int:
     parser.add_argument("--packets", type=int, default=2_000_000, help="of each shape")
     parser.add_argument("--seed", type=int, default=time.time_ns())
     parser.add_argument("--shape", choices=SHAPES, action="append")
+    parser.add_argument("--growing", action="store_true", help="with a table that grows, not one made whole")
     parser.add_argument("--keep", type=Path, help="add a case for each way through the model that is new")
     options = parser.parse_args()
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})  # one CPU's LRU lists, whatever else runs
     failed = 0
     with ExitStack() as stack:
-        tested = programs(stack)
+        tested = programs(stack, whole=not options.growing)
         paths: set[object] = set()
         for shape in options.shape or SHAPES:
             dice = random.Random(f"{options.seed} {shape}")
