@@ -45,6 +45,9 @@ def test_the_filter_has_room(page: Page, width: int) -> None:
     expect(page.locator("#shown")).to_have_text(re.compile("source"))
     field = page.get_by_label("Filter connections")
     assert field.bounding_box()["width"] >= 250
+    # A million of them, in words.
+    page.evaluate("document.querySelector('#total').textContent = '1,048,576 of 1,048,576'")
+    assert field.bounding_box()["width"] >= 250
     expect(page.locator(".group-by > span")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth") == width
     expect(page.get_by_role("button", name="Sign out")).to_be_in_viewport(ratio=1)
