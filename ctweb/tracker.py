@@ -34,6 +34,7 @@ if TYPE_CHECKING:  # who only reads the table needs no BPF
 
 log = logging.getLogger(__name__)
 
+LATE_TICKS = 3  # after a sweep's clock, which is one behind: whose connection is younger began while the table was read
 SAME_ERROR_EVERY = 60  # sweeps between log lines while sweeps keep failing for the same reason
 
 
@@ -235,9 +236,12 @@ class Tracker(TableSource):
         until = self._now()
         read = kept = accounts.live(columns)
         due = expiry.due(columns, before.now)
+        # Who began while the table was read is of the next sweep: the one that gave way to it may have been read.
+        late = columns.created > np.uint64(now + LATE_TICKS * self._datapath.clock.tick)
         if due.any():
             self._reap(columns, np.flatnonzero(due), before.now)
-            columns = columns.compact(~due)
+        if due.any() or late.any():
+            columns = columns.compact(~(due | late))
             kept = accounts.live(columns)
         counters = self._read_counters()
         counters |= self._account(first, read, kept, counters)

@@ -396,3 +396,12 @@ class TestReload:
         with pytest.raises(OSError, match="no"):
             tracker.rebase(Tracking(udp_timeout=30_000))
         assert tracker.tracking == Tracking()
+
+
+def test_who_began_while_the_table_was_read_is_of_the_next_sweep(datapath, tracker):
+    """The one that gave way to it may have been read before: both together would be more than the table holds."""
+    put(datapath, 1, first=1)
+    put(datapath, 1, first=2, created=datapath.clock.now() + SECOND)  # as if it had begun after this sweep did
+    assert tracker.sweep().columns.id.tolist() == [FIRST_ID + 1]
+    time.sleep(1.1)
+    assert sorted(tracker.sweep().columns.id.tolist()) == [FIRST_ID + 1, FIRST_ID + 2]
