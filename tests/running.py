@@ -184,9 +184,10 @@ def drip(sockets: Iterable[socket.socket]) -> None:
         time.sleep(0.5)
 
 
-def until(condition: Callable[[], object]) -> None:
-    """Wait until `condition` holds; gives up after half a minute."""
+def until(condition: Callable[[], Any]) -> Any:
+    """Wait until `condition` holds, and give its answer; gives up after half a minute."""
     deadline = time.monotonic() + 30
-    while not condition():
+    while not (answer := condition()):
         assert time.monotonic() < deadline, "it did not happen within 30 s"
         time.sleep(0.05)
+    return answer

@@ -144,8 +144,7 @@ def test_the_width_of_a_column_is_dragged_and_kept(server: Server, page: Page) -
     page.goto("/")
     heading = page.get_by_role("columnheader", name="State")
     expect(heading).to_be_visible()
-    before = heading.bounding_box()
-    assert before is not None
+    before = until(heading.bounding_box)  # none while it is painted anew
     edge, middle = before["x"] + before["width"], before["y"] + before["height"] / 2
     page.mouse.move(edge, middle)
     page.mouse.down()

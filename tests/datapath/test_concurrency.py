@@ -158,9 +158,11 @@ def test_opened_and_reset_over_and_over(table):
         for flags, seq, ack in ((RST | ACK, 0, 2), (SYN | ACK, 10, 2), (ACK, 11, 2), (FIN | ACK, 11, 3), (SYN, 10, 0))
     ]
     rounds = 20_000
+    # One for sure: who of the two comes first on a busy machine may lead to a state in which none is reset.
+    sender(table, "tc_ingress", [ours[0], theirs[0]], 1, 1)()
     together(sender(table, "tc_ingress", ours, rounds, 1), sender(table, "tc_ingress", theirs, rounds, 1))
     counted = table.counted()
-    assert counted["OFFERED_PACKETS"] == 2 * 5 * rounds
+    assert counted["OFFERED_PACKETS"] == 2 + 2 * 5 * rounds
     assert counted["RESET"] > 0
     table.check_conservation()
 

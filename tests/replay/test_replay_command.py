@@ -116,6 +116,14 @@ class TestCommand:
         assert done.stderr.count(b"\n") == 1
 
 
+def all_closed(port: int) -> bool:
+    """Every connection with this local port is past its FINs: in time-wait, or gone."""
+    time_wait, listen, ours = "06", "0A", f":{port:04X}"
+    tables = (Path(f"/proc/thread-self/net/{name}").read_text() for name in ("tcp", "tcp6"))
+    lines = [line.split() for table in tables for line in table.splitlines()]
+    return all(line[3] in (time_wait, listen) for line in lines if line[1].endswith(ours) or line[2].endswith(ours))
+
+
 class TestRealTraffic:
     """ping and curl over the loopback of a namespace, captured by tcpdump three times at once."""
 
@@ -151,6 +159,10 @@ class TestRealTraffic:
                      "-o", "/dev/null", url],
                     check=True,
                 )  # fmt: skip
+            end = time.monotonic() + 30
+            while not all_closed(8000):  # the server may take its time
+                assert time.monotonic() < end, "a connection has not closed"
+                time.sleep(0.05)
             last = b"the last packet"
             subprocess.run(["nc", "-u", "-w", "1", "127.0.0.1", "9"], input=last, check=True)
             end = time.monotonic() + 30
