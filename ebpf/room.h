@@ -5,9 +5,8 @@
  * is assured, over or gone is forgotten on the way. While the table is more than half full each new connection does a little of
  * that forgetting, so that the oldest end is a good victim when one is needed.
  *
- * A victim is ended, not deleted: another CPU may still be counting on it (docs/architecture.md). It goes to the graveyard, whose
- * places are taken in turn, and its entry is deleted when its place is needed again, GRAVES victims later. So the map has room for
- * a few more entries than the table has connections. */
+ * A victim is ended, and lay_down() (conn.h) sees to its memory: another CPU may still be counting on it (docs/architecture.md). So both
+ * tables have room for some more entries than there are connections. */
 #ifndef CTWEB_ROOM_H
 #define CTWEB_ROOM_H
 
