@@ -38,12 +38,13 @@ def change(datapath: Datapath, entries: int, share: float, stop: threading.Event
     """Each second this share of the connections, others each time, has had some traffic more."""
     random = np.random.default_rng(7)
     grown = np.zeros((entries, 2), np.uint64)
-    due = time.monotonic()
+    began, due = datapath.clock.now(), time.monotonic()
     while not stop.wait(max(0.0, due - time.monotonic())):
         due += 1
         chosen = random.choice(entries, int(entries * share), replace=False).astype(np.uint32)
         grown[chosen] += random.integers(100, 1_000_000, (len(chosen), 2), dtype=np.uint64)
         keys, leaves = connections(datapath, chosen)
+        leaves["created"] = began  # before this sweep: they are no new ones
         leaves["bytes"] += grown[chosen]
         leaves["packets"] += grown[chosen] // np.uint64(1000)
         put(datapath, keys, leaves)
