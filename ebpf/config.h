@@ -37,10 +37,11 @@ enum { SIZED_AT_START = 1 };
 
 /* Written by user space before the first packet. */
 struct size {
-	u64 settled_note;	/* see hooks.h; 16 bits, not 0. Each packet reads these five: together, at the beginning, they are a cache line */
-	u64 bucket_mask;	/* index.h: buckets, a power of two, less one */
+	u64 settled_note;	/* see hooks.h; 16 bits, not 0. Each packet reads these six: together, at the beginning, they are a cache line */
+	u64 bucket_mask;	/* index.h: far buckets, a power of two, less one */
 	u64 tag_mask;		/* the bits of a cell, of its 32, that are not the number of a place */
 	u64 seed[2];		/* of its hash */
+	u64 mostly_far;		/* 1: look for an entry there first. Written by the packet programs */
 	u64 places;		/* entries there is room for */
 	u64 max_entries;	/* connections the table holds */
 	u64 fresh_cells;	/* of the ring of new connections (fresh.h) */

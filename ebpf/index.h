@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* The index of a table that is made whole: open addressing by buckets of a cache line, fourteen cells and how many entries have passed over
  * this bucket because it was full. A tuple's hash gives the order in which its buckets are visited; the visit ends at the first one that none
- * has passed over. A cell is taken and given back by one atomic operation and never moves, so nobody waits for anybody. */
+ * has passed over. A cell is taken and given back by one atomic operation and never moves, so nobody waits for anybody.
+ * The first bucket of each tuple is one of the NEAR_BUCKETS, the others are of the rest, the far ones: some ten thousand connections, in a
+ * table for a million, so are found in memory that a processor's second cache holds. */
 #ifndef CTWEB_INDEX_H
 #define CTWEB_INDEX_H
 
 enum { PAIRS = 7 };		/* of cells, in a bucket */
-enum { VISITS = 5 };		/* buckets at most: when the table is full, one tuple in twenty millions finds all of them full */
+enum { VISITS = 6 };		/* buckets at most: when the table is full, one tuple in twenty millions finds all of them full */
+/* More entries than the one, and find() looks among the far buckets first, where most are by then; fewer than the other, and it looks among
+ * the near ones again. */
+enum { MOSTLY_FAR = 1 << 16, MOSTLY_NEAR = 3 << 14 };
 
 struct bucket {
 	u64 passed;		/* entries that are further on, for they found no room here; atomic adds */
@@ -26,6 +31,7 @@ struct key {
 	u64 tag;		/* its upper one what stands in the cell */
 	u64 tag_mask;
 	u64 bucket_mask;
+	u64 guess;		/* the visit that most entries are found at */
 };
 
 #if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
@@ -75,6 +81,7 @@ static __always_inline bool make_key(const struct tuple *tuple, struct key *key)
 	key->hash = stir(hash, 0, 0xc4ceb9fe1a85ec53ULL);
 	key->tag_mask = sized->tag_mask;
 	key->bucket_mask = sized->bucket_mask;
+	key->guess = READ_ONCE(sized->mostly_far);
 	key->tag = tag_of(key->hash, sized);
 	return true;
 }
@@ -82,9 +89,10 @@ static __always_inline bool make_key(const struct tuple *tuple, struct key *key)
 /* The bucket that is visited as the n-th. */
 static __always_inline struct bucket *bucket_of(const struct key *key, u32 visit)
 {
-	u32 at = key->hash + visit * (key->hash >> 40 | 1);
+	u32 near = key->hash >> 32 & (NEAR_BUCKETS - 1);
+	u32 far = key->hash + visit * (key->hash >> 40 | 1);
+	u32 at = visit ? NEAR_BUCKETS + (far & (u32)key->bucket_mask) : near;
 
-	at &= key->bucket_mask;
 	return buckets.lookup(&at);
 }
 
@@ -126,6 +134,15 @@ static __always_inline u64 if_zero(u64 value)
 static __always_inline void choose(u64 *chosen, u64 candidate, u64 mask)
 {
 	*chosen ^= (*chosen ^ candidate) & mask;
+}
+
+/* By who puts another entry there. Several CPUs may disagree for a moment: what is looked at first changes no answer. */
+static __always_inline void guess_where(u64 entries, struct size *sized)
+{
+	if (unlikely(entries > MOSTLY_FAR && !sized->mostly_far))
+		WRITE_ONCE(sized->mostly_far, 1);
+	else if (unlikely(entries < MOSTLY_NEAR && sized->mostly_far))
+		WRITE_ONCE(sized->mostly_far, 0);
 }
 
 #define EACH_PAIR(look) look(0); look(1); look(2); look(3); look(4); look(5); look(6)

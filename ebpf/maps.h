@@ -3,7 +3,7 @@
 #ifndef CTWEB_MAPS_H
 #define CTWEB_MAPS_H
 
-/* One element. Written by user space, read by the packet programs when connections are made. */
+/* One element. Written by user space before anything runs, but for one field; read by the packet programs. */
 BPF_TABLE("array", u32, struct size, size, 1);
 
 /* One element, each field in a cache line of its own. Written by the packet programs; `live` also by the reaper. */

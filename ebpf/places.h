@@ -50,6 +50,12 @@ static __always_inline void give_back(struct place *place, u64 now, struct share
 		__sync_lock_test_and_set(spare, place->number + 1);	/* orders what stands in the place before it */
 }
 
+/* With an entry, or on their way: */
+static __always_inline u64 places_in_use(const struct shared *all)
+{
+	return READ_ONCE(all->places_used) + READ_ONCE(all->spare_head) - READ_ONCE(all->spare_tail);
+}
+
 /* A place's number and one; 0: there is none. The one that was given back first, if that was long enough ago, or else a new one. */
 static __always_inline u64 take_place_number(u64 now, struct shared *all, u64 places_there)
 {

@@ -19,7 +19,7 @@ static __always_inline struct conn *find(const struct tuple *tuple)
 
 	if (!make_key(tuple, &key))
 		return 0;
-	bucket = bucket_of(&key, 0);
+	bucket = bucket_of(&key, key.guess);
 	if (!bucket)
 		return 0;
 	cell = READ_ONCE(*first_pair(bucket, &key));
@@ -90,6 +90,7 @@ static __always_inline struct conn *draft(struct per_cpu *cpu, u64 now)
 
 	if (!all || !sized || !sized->places)
 		return 0;
+	guess_where(places_in_use(all), sized);
 	u64 number = take_place_number(now, all, sized->places);
 	if (!number)
 		return 0;

@@ -36,7 +36,8 @@ ENDED_BYTES = 8 << 20  # the ring buffer `ended` of a replay; a power of two
 _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys", "u4")])
 
 GRAVES = 16_384  # entries of connections that gave way, kept until nobody can be counting on them any more
-CONNECTIONS_PER_BUCKET = 8  # at most, of 14 that find room in it; see VISITS in ebpf/index.h
+NEAR_BUCKETS = 2048  # a power of two: 128 KB, a part of a processor's second cache; see ebpf/index.h
+CONNECTIONS_PER_BUCKET = 8  # of the far ones, at most; 14 find room in it
 SMALL_TABLE = 1 << 17
 _PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
 # A map of maps, by name, and the map that it holds: one that is not made before it is wanted.
@@ -71,8 +72,8 @@ class BuildOptions:
         return self.max_entries + 2 * GRAVES
 
     @property
-    def buckets(self) -> int:
-        """Of the index of a table made whole: a power of two."""
+    def far_buckets(self) -> int:
+        """Of the index of a table made whole, the far ones: a power of two."""
         return 1 << (-(-self.max_entries // CONNECTIONS_PER_BUCKET) - 1).bit_length()
 
     @property
@@ -83,7 +84,7 @@ class BuildOptions:
             "places": self.places,
             "addresses": self.places,
             "spare_places": self.places,
-            "buckets": self.buckets,
+            "buckets": NEAR_BUCKETS + self.far_buckets,
             "translations": self.max_entries,
             "rewrites": min(self.max_entries, MOST_REWRITES),
             "fresh": self.fresh_cells,
@@ -232,7 +233,7 @@ class Datapath:
             shared[0] = shared.Leaf(seed=(secrets.randbits(64), secrets.randbits(64)))
         tags = 0xFFFF_FFFF & -1 << options.places.bit_length()
         size[0] = size.Leaf(
-            settled_note=1 + secrets.randbelow(0xFFFF), bucket_mask=options.buckets - 1, tag_mask=tags,
+            settled_note=1 + secrets.randbelow(0xFFFF), bucket_mask=options.far_buckets - 1, tag_mask=tags,
             seed=shared[0].seed, places=options.places, max_entries=options.max_entries,
             fresh_cells=options.fresh_cells,
         )  # fmt: skip
@@ -383,6 +384,7 @@ def compile_flags(options: BuildOptions) -> list[str]:
     """What the compiler is told of these options, and of this machine."""
     flags = [
         f"-DGRAVES={GRAVES}",
+        f"-DNEAR_BUCKETS={NEAR_BUCKETS}",
         f"-DTICK_NSEC={tick_nanoseconds()}ULL",
         f"-DCPU_BITS={max(1, (os.sysconf('SC_NPROCESSORS_CONF') - 1).bit_length())}",
         "-Os",  # a third less for clang and the verifier to work through than BCC's -O2, and as fast

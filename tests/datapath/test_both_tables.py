@@ -129,12 +129,15 @@ def test_in_the_growing_one_what_has_ended_is_deleted_only_after_a_while(growing
 class TestCrowded:
     """An index of few buckets: tuples share them, move on to others, and some find no room."""
 
-    @pytest.fixture(params=[1, 4])
+    @pytest.fixture(params=[(1, 1), (1, 4), (4, 1)])
     def buckets(self, request, monkeypatch) -> int:
+        """How many; the parameters are those near and far."""
         options = BuildOptions(500)
-        monkeypatch.setattr(build, "CONNECTIONS_PER_BUCKET", options.max_entries // request.param)
-        assert options.buckets == request.param
-        return request.param
+        near, far = request.param
+        monkeypatch.setattr(build, "NEAR_BUCKETS", near)
+        monkeypatch.setattr(build, "CONNECTIONS_PER_BUCKET", options.max_entries // far)
+        assert options.entries["buckets"] == near + far
+        return near + far
 
     @pytest.fixture
     def table(self, buckets) -> Iterator[Table]:
@@ -180,6 +183,40 @@ class TestCrowded:
         index = table.datapath.table("buckets")
         assert all(not each.passed and not any(each.pair) for each in index.values())
         table.check_conservation()
+
+
+def test_of_many_connections_and_then_of_few_each_is_found():
+    """Where find() looks first depends on how many there are; what it finds does not."""
+    with closing(compile_datapath(BuildOptions(100_000, replay=True, preallocate=True))) as datapath:
+        datapath.apply(Tracking())
+        table = Table(datapath)
+        few, many = (datapath.enums[""][name] for name in ("MOSTLY_NEAR", "MOSTLY_FAR"))
+        table.see(udp_frame(CLIENT, 1, SERVER, 53))
+        ((key, conn),) = table.entries()
+        ports = np.arange(2, 60_002)
+        keys = np.repeat(key, 2 * len(ports))
+        keys["hi_port"] = np.tile(ports, 2).astype(">u2").view("u2")
+        keys["protocol"][len(ports) :] = 136  # UDP-Lite
+        keys = keys[: many + 1000]
+        assert datapath.connections.write(keys, np.repeat(conn, len(keys))) == len(keys)
+
+        def see_some(new: int) -> None:
+            """Some of those that are there, after a new one."""
+            table.see(udp_frame(CLIENT, new, SERVER, 54))
+            chosen = range(2, few - 1000, 37)
+            before = {key.tobytes(): int(conn["packets"][0]) for key, conn in table.live()}
+            for port in chosen:
+                table.see(udp_frame(CLIENT, port, SERVER, 53))
+            after = {key.tobytes(): int(conn["packets"][0]) for key, conn in table.live()}
+            assert before.keys() == after.keys()
+            assert sum(after.values()) - sum(before.values()) == len(chosen)
+
+        see_some(1)
+        assert datapath.table("size")[0].mostly_far
+        gone = keys[few - 1000 :]
+        assert datapath.remove(gone, np.repeat(conn["id"], len(gone))) == len(gone)
+        see_some(2)
+        assert not datapath.table("size")[0].mostly_far
 
 
 def test_two_cpus_make_and_end_the_same_connections_and_no_place_is_lost():
