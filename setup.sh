@@ -48,6 +48,7 @@ missing_packages() {
 		ip iproute2
 		iperf3 iperf3
 		iptables-legacy iptables
+		man man-db
 		nc netcat-openbsd
 		nft nftables
 		npm npm

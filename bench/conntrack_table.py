@@ -18,6 +18,7 @@ import numpy as np
 from pyroute2 import netns
 
 from bench.figure import Samples
+from bench.router import entered
 from ctweb.datapath.conntrack_requests import attribute, nested
 from ctweb.datapath.ctnetlink import NETLINK_NETFILTER, NEW
 
@@ -72,12 +73,9 @@ def tracked_by_the_kernel(entries: int) -> Iterator[str]:
     largest = _LARGEST_TABLE.read_text()
     netns.create(name)
     try:
-        netns.pushns(name)
-        try:
+        with entered(name):
             Path("/proc/sys/net/netfilter/nf_conntrack_acct").write_text("1")  # it then lists counters, as we do
             netlink = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, NETLINK_NETFILTER)
-        finally:
-            netns.popns()
         _LARGEST_TABLE.write_text(str(max(int(largest), 2 * entries)))
         with netlink:
             for messages in _messages(entries):

@@ -4,6 +4,7 @@
 #define CTWEB_CONFIG_H
 
 /* Given by ctweb/datapath/build.py:
+ *   NEAR_BUCKETS  of the index (index.h), a power of two
  *   GRAVES        how many early drops later an entry is deleted
  *   TICK_NSEC     length of a jiffy
  *   CPU_BITS      bits that a CPU number needs, for connection ids

@@ -6,7 +6,7 @@
 #ifndef CTWEB_CONN_H
 #define CTWEB_CONN_H
 
-enum { CLAIM_SPINS = 16 };	/* looks at an entry that somebody is ending or restarting */
+enum { CLAIM_SPINS = 48 };	/* looks at an entry that somebody is ending or restarting */
 
 static __always_inline void count(struct per_cpu *cpu, u32 counter, u64 n)
 {
@@ -47,8 +47,10 @@ static __always_inline u64 settled(struct conn *conn)
 {
 	u64 expires = READ_ONCE(conn->expires);
 
-	for (int i = 0; i < CLAIM_SPINS && unlikely(expires == EXPIRES_CLAIMED); i++)
+	for (int i = 0; i < CLAIM_SPINS && unlikely(expires == EXPIRES_CLAIMED); i++) {
+		pause();
 		expires = READ_ONCE(conn->expires);
+	}
 	return expires;
 }
 

@@ -221,7 +221,9 @@ static __always_inline int find_way(struct xdp_md *xdp, const struct quick *quic
 		__builtin_memcpy(outgoing->macs, way.dmac, 6);
 		__builtin_memcpy(outgoing->macs + 6, way.smac, 6);
 		if (asked.valid) {
-			asked.mtu = way.mtu_result;	/* Linux before 5.12 leaves the packet's length there: longer ones ask again */
+			/* The way's MTU, which shares this field (`mtu_result`, unknown to older headers) with the packet's length; Linux before
+			 * 5.12 leaves that there: longer ones ask again. */
+			asked.mtu = way.tot_len;
 			asked.ifindex = ifindex;
 			__builtin_memcpy(asked.macs, outgoing->macs, sizeof(asked.macs));
 			*kept = asked;

@@ -117,6 +117,12 @@ static __always_inline u64 forget(u64 *scratch, u64 value)
 	return *(volatile u64 *)scratch;
 }
 
+/* Some tens of nanoseconds between two looks at what another CPU is about to write: a cache line takes a while to come over. */
+static __always_inline void pause(void)
+{
+	bpf_ktime_get_ns();
+}
+
 /* Lets the verifier forget by which headers the cursor got where it stands. False if that is further than headers go. */
 static __always_inline bool forget_way(struct cursor *cursor, const struct frame *frame)
 {

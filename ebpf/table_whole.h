@@ -5,7 +5,7 @@
 
 #define LAST_ABSENT EXPIRES_CLAIMED	/* whose connection is over is taken out at once */
 
-enum { RIVAL_SPINS = 32 };
+enum { RIVAL_SPINS = 128 };
 
 /* An entry may be taken out, and its place used again, while it is looked at. Who has compared the key and then finds the entry alive may count
  * on it: its place is not used again before REUSE_TICKS after its end. */
@@ -118,6 +118,7 @@ static __always_inline bool is_first(const struct key *key, u64 cell, u64 rival)
 			return true;		/* it has seen ours, and gone */
 		if (READ_ONCE(place->conn.expires) != EXPIRES_CLAIMED)
 			return false;
+		pause();
 	}
 	return false;
 }

@@ -40,18 +40,28 @@ def remove_stale() -> None:
 
 
 @contextmanager
+def entered(name: str) -> Iterator[None]:
+    """The calling thread alone, and what it starts, is in a named network namespace; it finds its own way back."""
+    with open("/proc/thread-self/ns/net") as home:
+        netns.setns(name)
+        try:
+            yield
+        finally:
+            netns.setns(home.fileno())
+
+
+@contextmanager
 def new_namespace() -> Iterator[str]:
     """A network namespace with its loopback up. The caller is in it while it lasts, and so is all that it starts."""
     remove_stale()
     name = f"{PREFIX}{os.getpid()}-{next(_numbers)}"
     netns.create(name)
-    netns.pushns(name)
     try:
-        with IPRoute() as netlink:
-            netlink.link("set", index=1, state="up")
-        yield name
+        with entered(name):
+            with IPRoute() as netlink:
+                netlink.link("set", index=1, state="up")
+            yield name
     finally:
-        netns.popns()
         netns.remove(name)
 
 

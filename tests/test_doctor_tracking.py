@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from pyroute2 import IPRoute, netns
-from running import command
+from running import command, entered
 
 from ctweb.datapath.interfaces import Interface, Shape
 from ctweb.datapath.xdp_features import native_xdp
@@ -37,13 +37,11 @@ def veth() -> Iterator[IPRoute]:
     name, elsewhere = f"su-{os.getpid()}", f"su-{os.getpid()}-far"
     netns.create(name)
     netns.create(elsewhere)
-    netns.pushns(name)
     try:
-        with IPRoute() as netlink:
+        with entered(name), IPRoute() as netlink:
             netlink.link("add", ifname="su0", kind="veth", peer={"ifname": "su1", "net_ns_fd": elsewhere})
             yield netlink
     finally:
-        netns.popns()
         netns.remove(name)
         netns.remove(elsewhere)
 

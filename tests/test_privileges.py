@@ -270,7 +270,7 @@ def test_kept_programs_are_pinned_and_let_go_where_only_root_may_enter(namespace
     private = ["unshare", "--mount", "sh", "-ec", 'mount -t bpf -o mode=700 bpf /sys/fs/bpf; exec "$@"', "sh"]
     with runner(tmp_path / "state") as start, IPRoute() as netlink:
         ctweb = start("--keep", interfaces=(), by=private).ready()
-        enter = ["nsenter", f"--mount=/proc/{ctweb.process.pid}/ns/mnt"]
+        enter = ["nsenter", f"--mount=/proc/{ctweb.process.pid}/ns/mnt", f"--root=/proc/{ctweb.process.pid}/root"]
         pins = f"/sys/fs/bpf/ctweb/{os.stat('/proc/thread-self/ns/net').st_ino}"
         held = subprocess.Popen([*enter, "sleep", "infinity"])  # the mount namespace, for the commands after the end
         try:
@@ -283,7 +283,7 @@ def test_kept_programs_are_pinned_and_let_go_where_only_root_may_enter(namespace
             until(lambda: not any(name.startswith(f"{gone}-") for name in sh(*enter, "ls", pins).split()))
             assert ctweb.end() == 0, ctweb.log.read_text()
             assert {"lo", "pv-a", "pv-b"} <= hooks(router).keys()
-            inside = ["nsenter", f"--mount=/proc/{held.pid}/ns/mnt"]
+            inside = ["nsenter", f"--mount=/proc/{held.pid}/ns/mnt", f"--root=/proc/{held.pid}/root"]
             again = start("--keep", interfaces=(), by=inside).ready()
             assert again.end() == 0, again.log.read_text()
             assert {"lo", "pv-a", "pv-b"} <= hooks(router).keys()

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from pyroute2 import netns
+from running import entered
 
 PREFIX = "lab-"
 DEADLINE = 60.0  # seconds for anything to come true; generous, for the machine may be busy
@@ -94,11 +95,8 @@ class Namespace:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """The calling thread is in this namespace; sockets opened meanwhile stay there."""
-        netns.pushns(self.name)
-        try:
+        with entered(self.name):
             yield
-        finally:
-            netns.popns()
 
     def socket(self, family: socket.AddressFamily, kind: socket.SocketKind) -> socket.socket:
         with self.entered():
