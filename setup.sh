@@ -141,7 +141,7 @@ esac
 if [ "$mode" = run ]; then
 	[ "$(id -u)" -eq 0 ] || die "ctweb loads BPF programs, which needs root: start again with sudo (sudo make run)."
 	kernel_is_new_enough ||
-		die "this kernel is $(uname -r), and ctweb needs $MIN_KERNEL or newer: upgrade it, for example to Debian 12's or Ubuntu 22.04's."
+		die "this kernel is $(uname -r), and ctweb needs $MIN_KERNEL or newer: upgrade it, for example to Debian 12's or Ubuntu 24.04's."
 fi
 
 install_packages "$mode"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from contextlib import suppress
@@ -67,6 +68,10 @@ def run(config: Config, keep: bool, log_json: bool, check_config: bool, **option
                 Certificate(config.tls)
         click.echo("OK")
         return
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        os.chdir("/")  # it was removed, and gunicorn asks for it at once
     from ctweb import run as running  # noqa: PLC0415  # brings BCC and gunicorn along, slow to import
 
     read = click.get_current_context().obj

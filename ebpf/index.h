@@ -152,7 +152,9 @@ static __always_inline u64 tagged_cell(struct bucket *bucket, const struct key *
 {
 	u64 cell = 0, pair, half;
 
+	/* Pair after pair: newer compilers would fetch all of them first, for which the stack is too short. */
 #define LOOK(n) pair = READ_ONCE(bucket->pair[n]);							\
+	asm volatile("" : "+r"(cell), "+r"(pair));						\
 	half = pair & 0xffffffff;									\
 	choose(&cell, half, if_zero((half ^ key->tag) & key->tag_mask) & ~if_zero(half ^ but));	\
 	half = pair >> 32;										\

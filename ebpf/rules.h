@@ -55,7 +55,10 @@ static __always_inline u32 differs(const __be32 *address, const __be32 *wanted, 
 
 static __always_inline u32 outside(u32 port, u32 first, u32 last)
 {
-	return (port - first) >> 31 | (last - port) >> 31;	/* the sign */
+	u32 above = port - first, below = last - port;
+
+	asm volatile("" : "+r"(above), "+r"(below));	/* newer compilers would make comparisons of it */
+	return (above | below) >> 31;	/* the sign */
 }
 
 /* The packet in the cpu's memory has started a connection, the last one that this CPU made: mark it. */

@@ -283,7 +283,7 @@ def test_kept_programs_are_pinned_and_let_go_where_only_root_may_enter(namespace
             until(lambda: not any(name.startswith(f"{gone}-") for name in sh(*enter, "ls", pins).split()))
             assert ctweb.end() == 0, ctweb.log.read_text()
             assert {"lo", "pv-a", "pv-b"} <= hooks(router).keys()
-            inside = ["nsenter", f"--mount=/proc/{held.pid}/ns/mnt", f"--root=/proc/{held.pid}/root"]
+            inside = ["nsenter", f"--mount=/proc/{held.pid}/ns/mnt", f"--root=/proc/{held.pid}/root", "--wd=/"]
             again = start("--keep", interfaces=(), by=inside).ready()
             assert again.end() == 0, again.log.read_text()
             assert {"lo", "pv-a", "pv-b"} <= hooks(router).keys()

@@ -31,6 +31,9 @@ def compile_image(text: str, flags: list[str]) -> Image:
         raise BuildError(f"the compiler's process does not start: {error}") from error
     if done.returncode:
         said = done.stderr.decode(errors="replace")
+        if "Cannot select" in said:
+            raise BuildError("the datapath does not compile: BCC's compiler is older than LLVM 12 and knows no atomic "
+                             "operations; Debian 12 and Ubuntu 24.04, and newer ones, have one that does")
         raise BuildError(f"the datapath does not compile: {last_words(said, f'BCC ended with {done.returncode}')}")
     return msgspec.msgpack.decode(done.stdout, type=Image)
 

@@ -56,7 +56,7 @@ def check_kernel(system: str, release: str) -> Check:
         return Check("kernel", False, f"cannot read a version out of {release!r}", f"ctweb needs {wanted} or newer")
     if version < MIN_KERNEL:
         return Check("kernel", False, f"{release} is older than {wanted}",
-                     f"upgrade the kernel to {wanted} or newer: Debian 12 and Ubuntu 22.04 have one")
+                     f"upgrade the kernel to {wanted} or newer: Debian 12 and Ubuntu 24.04 have one")
     without = [text for needed, text in _KERNEL_GAINS if version < needed]
     if without:
         return Check("kernel", True, f"{release}: {'; '.join(without)}", "nothing; a newer kernel does better")

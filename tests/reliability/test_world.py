@@ -196,6 +196,14 @@ def test_without_a_bpf_file_system_it_tracks_and_only_keep_is_refused(machines, 
     ended_well(ctweb)
 
 
+def test_the_directory_that_it_is_started_in_may_be_gone(machines, tmp_path):
+    client, router, _ = machines
+    gone = ("sh", "-c", 'gone=$(mktemp -d) && cd "$gone" && rmdir "$gone" && exec "$@"', "sh")
+    ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=ALWAYS, by=gone)
+    counted(ctweb, client, IPV4.server, 5)
+    ended_well(ctweb)
+
+
 def test_nf_conntrack_appears_and_goes(machines, tmp_path):
     """It comes with the first rule that asks for it; what it translates is known from then on, and it may go again."""
     client, router, _ = machines
