@@ -86,6 +86,15 @@ static __always_inline bool make_key(const struct tuple *tuple, struct key *key)
 	return true;
 }
 
+/* By whoever puts an entry in. Several CPUs may disagree for a moment: what is looked at first changes no answer. */
+static __always_inline void guess_where(u64 entries, struct size *sized)
+{
+	if (unlikely(entries > MOSTLY_FAR && !sized->mostly_far))
+		WRITE_ONCE(sized->mostly_far, 1);
+	else if (unlikely(entries < MOSTLY_NEAR && sized->mostly_far))
+		WRITE_ONCE(sized->mostly_far, 0);
+}
+
 /* The bucket that is visited as the n-th. */
 static __always_inline struct bucket *bucket_of(const struct key *key, u32 visit)
 {
@@ -134,15 +143,6 @@ static __always_inline u64 if_zero(u64 value)
 static __always_inline void choose(u64 *chosen, u64 candidate, u64 mask)
 {
 	*chosen ^= (*chosen ^ candidate) & mask;
-}
-
-/* By who puts another entry there. Several CPUs may disagree for a moment: what is looked at first changes no answer. */
-static __always_inline void guess_where(u64 entries, struct size *sized)
-{
-	if (unlikely(entries > MOSTLY_FAR && !sized->mostly_far))
-		WRITE_ONCE(sized->mostly_far, 1);
-	else if (unlikely(entries < MOSTLY_NEAR && sized->mostly_far))
-		WRITE_ONCE(sized->mostly_far, 0);
 }
 
 #define EACH_PAIR(look) look(0); look(1); look(2); look(3); look(4); look(5); look(6)

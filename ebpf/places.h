@@ -50,7 +50,7 @@ static __always_inline void give_back(struct place *place, u64 now, struct share
 		__sync_lock_test_and_set(spare, place->number + 1);	/* orders what stands in the place before it */
 }
 
-/* With an entry, or on their way: */
+/* How many have an entry, or are on their way to one. */
 static __always_inline u64 places_in_use(const struct shared *all)
 {
 	return READ_ONCE(all->places_used) + READ_ONCE(all->spare_head) - READ_ONCE(all->spare_tail);
