@@ -7,7 +7,12 @@
 #define CTWEB_FORWARD_H
 
 enum { FAST_PORTS = 4096 };			/* the first interface index that cannot take part */
-enum { TICK_SHIFT = 30, STACK_TICKS = 2, STACK_TICKS_AT_MOST = 4 };	/* of by_stack(): a tick is about a second */
+enum { TICK_SHIFT = 30 };			/* of a tick, about a second */
+enum {						/* of by_stack() */
+	STACK_TICKS = 2,			/* after the last one, the next is due */
+	STACK_TICKS_AT_MOST = 4,		/* half of them after a packet has found one due, any will do */
+	STACK_TICK = 0x7f, STACK_SOUGHT = 0x80,
+};
 enum { STAMP_GRAIN = 1 << 26 };			/* ns, about 67 ms */
 enum { ETHERNET_SHORTEST = 60 };		/* a frame that is no longer may be padded */
 enum { FAMILY_INET = 2, FAMILY_INET6 = 10 };	/* as bpf_fib_lookup() calls them */
@@ -76,7 +81,8 @@ static __always_inline bool correct_transport(void *transport, void *frame_end, 
 	return true;
 }
 
-/* In which tick the stack last got a packet of a direction that could have gone fast: the low byte of its number. */
+/* In which tick the stack last got a packet of a direction that could have gone fast: the low bits of its number. With STACK_SOUGHT: since
+ * STACK_TICKS after it one is sought that may be late. */
 static __always_inline u8 *by_stack(struct conn *conn, u64 direction)
 {
 	return (u8 *)&conn->gre_protocol + (direction & 1);
@@ -360,6 +366,23 @@ static __always_inline bool may_be_late(struct xdp_md *xdp, const struct quick *
 	return (void *)(tcp + 1) > data_end || tcp->flags & TCP_PSH;
 }
 
+/* One is due for the stack, so that its own entry lives on: is it this one? It is one that may be late; any, only if no such packet comes for
+ * a while after the first that could have been it: that one, after a silence or as the connection begins to go fast, is the first of a
+ * burst, and the rest would overtake it. Two CPUs at once may both send one. */
+static __always_inline bool is_for_stack(struct xdp_md *xdp, struct conn *conn, const struct quick *quick, u64 direction, u8 tick)
+{
+	u8 *last = by_stack(conn, direction);
+	u8 passed = tick - *last & STACK_TICK;
+
+	if (may_be_late(xdp, quick) || (*last & STACK_SOUGHT && passed >= STACK_TICKS_AT_MOST)) {
+		*last = tick & STACK_TICK;
+		return true;
+	}
+	if (!(*last & STACK_SOUGHT))
+		*last = (u8)(tick - STACK_TICKS) & STACK_TICK | STACK_SOUGHT;
+	return false;
+}
+
 /* Sends the packet in cpu->quick, of `conn`, on its way if it may go fast. `behind`: its tuple was the one behind a translation. False:
  * it is for the stack, and unchanged. */
 static __always_inline bool forward(struct xdp_md *xdp, struct conn *conn, struct quick *quick, u64 word, u64 direction, u64 now,
@@ -373,14 +396,8 @@ static __always_inline bool forward(struct xdp_md *xdp, struct conn *conn, struc
 	if (!fast || (word & STATUS_BIT(STATUS_PASSES | STATUS_STAMPS)) != STATUS_BIT(STATUS_PASSES | fast->stamp) ||
 	    now >= fast->until || !is_for_us(xdp, quick))
 		return false;
-	/* Now and then one for the stack, so that its own entry lives on: one that may be late, and without such a one any. Two CPUs at once
-	 * may both send one. */
-	u8 passed = tick - *by_stack(conn, direction);
-
-	if (unlikely(passed >= STACK_TICKS) && (passed >= STACK_TICKS_AT_MOST || may_be_late(xdp, quick))) {
-		*by_stack(conn, direction) = tick;
+	if (unlikely((u8)(tick - *by_stack(conn, direction) & STACK_TICK) >= STACK_TICKS) && is_for_stack(xdp, conn, quick, direction, tick))
 		return false;
-	}
 	/* A reply to a translated connection comes as it is behind the translation, and nothing else does. */
 	if (behind != (translated && direction == REPLY))
 		return false;
