@@ -32,16 +32,24 @@ python_can() { "$PYTHON" -c "$1" 2>/dev/null; }
 has_file() { for file; do [ -e "$file" ] && return; done; return 1; }
 has_command() { command -v "$1" >/dev/null 2>&1; }
 
+# Ubuntu's Chromium is a snap, which sees too little of the machine to be driven by tests.
+chromium_is_a_snap() { grep -qx 'ID=ubuntu' /etc/os-release; }
+
 missing_packages() {
 	python_can 'from bcc import BPF' || echo python3-bpfcc
 	python_can 'import ensurepip' || echo python3-venv
 	has_file /usr/include/linux/bpf.h || echo linux-libc-dev
 	has_file /etc/ssl/certs/ca-certificates.crt || echo ca-certificates
 	[ "$1" = test ] || return 0
+	if chromium_is_a_snap; then # what the one from npm needs
+		has_file /usr/lib/*/libnss3.so || echo libnss3
+		has_file /usr/share/fonts/truetype/dejavu || echo fonts-dejavu-core
+	else
+		has_command chromium || echo chromium
+	fi
 	while read -r command package; do
 		has_command "$command" || echo "$package"
 	done <<-END
-		chromium chromium
 		conntrack conntrack
 		curl curl
 		ethtool ethtool
@@ -122,6 +130,26 @@ install_promtool() {
 }
 
 # -- What npm provides: tools that check the page. The page itself needs none of them.
+CHROMIUM=153.0.0
+CHROMIUM_SHA256=20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0
+# $1: where the tests find a browser.
+install_chromium() {
+	if ! chromium_is_a_snap; then
+		ln -sf "$(command -v chromium)" "$1"
+		return
+	fi
+	! "$1" --version 2>/dev/null | grep -qF " ${CHROMIUM%%.*}." || return 0
+	[ "$(uname -m)" = x86_64 ] || die "there is no Chromium for the tests on $(uname -m): Ubuntu's is a snap, and npm has one for x86_64."
+	say "installing Chromium from npm"
+	unpacked=$(mktemp -d)
+	(cd "$unpacked" && npm pack --silent "@sparticuz/chromium@$CHROMIUM" && echo "$CHROMIUM_SHA256 sparticuz-chromium-$CHROMIUM.tgz" | sha256sum --check --quiet &&
+		tar -xzf "sparticuz-chromium-$CHROMIUM.tgz" && node -e 'const {createReadStream: from, createWriteStream: to} = require("fs");
+			from("package/bin/chromium.br").pipe(require("zlib").createBrotliDecompress()).pipe(to("chromium", {mode: 0o755}))') >&2 ||
+		die "could not get Chromium from npm; its own message is above. Is the npm registry reachable from here?"
+	mv "$unpacked/chromium" "$1"
+	rm -rf "$unpacked"
+}
+
 install_node_packages() {
 	wanted=$(sha256sum <tests/browser/package-lock.json)
 	[ "$(cat tests/browser/node_modules/.stamp 2>/dev/null)" != "$wanted" ] || return 0
@@ -155,6 +183,7 @@ if [ "$mode" = test ]; then
 	install_python_packages test '.[test]'
 	install_promtool "$PWD/.venv/bin/promtool"
 	install_node_packages
+	install_chromium "$PWD/.venv/bin/chromium"
 elif [ "$mode" = install ]; then
 	install_python_packages install '.[install]'
 else

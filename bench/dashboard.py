@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from playwright.sync_api import CDPSession, sync_playwright
@@ -25,8 +26,9 @@ from bench.figure import Figure, Samples
 LARGE, MANY = 1_000_000, 100_000
 CHANGING = 0.01  # of the connections, each second
 CLIENTS, VIEWS = 50, 10
-CHROMIUM = "/usr/bin/chromium"
+CHROMIUM = Path(sys.executable).with_name("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+ENVIRONMENT: dict[str, str | float | bool] = {**os.environ, "LC_ALL": "en_US.UTF-8"}
 WARM_SECONDS = 15
 VIEW = "filter=proto:tcp%20dport:443%20src:10.0.0.0/17&sort=-orig-rate"
 
@@ -87,7 +89,7 @@ def one_page(seconds: float) -> tuple[Samples, Samples, Samples, Samples]:
     """Of a page on a million connections: milliseconds of the server's CPU for it, of the sweep's, and of the browser's
     scripts, for each tick; megabytes of heap at the beginning and at the end."""
     with serving(LARGE) as server, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS, env=ENVIRONMENT)
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         ticks = 0
 

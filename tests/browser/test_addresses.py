@@ -39,6 +39,7 @@ def test_the_last_group_and_the_port_stay_in_sight(page: Page, width: int) -> No
     page.goto("/?filter=dport:5801")
     source = cell(to_port(page, 5801), "src-address")
     expect(source).to_have_text(f"[{LONG}]:54321")
+    expect(source).to_be_visible()
     around = source.bounding_box()
     for part, text in ((source.locator(".end"), ":7a8b]"), (source.locator(".port"), ":54321")):
         expect(part).to_have_text(text)
