@@ -482,15 +482,16 @@ int xdp_fasttrack(struct xdp_md *xdp)
 		return XDP_PASS;
 	u64 now = bpf_jiffies64() * TICK_NSEC;
 	struct quick *quick = &cpu->quick;
+	bool absent = false;
 	struct outgoing outgoing;
 	struct frame frame;
 
 	look_at_xdp(xdp, &frame, cpu);
 	if (quick_parse(&frame, sizeof(struct ethernet_header), 0, quick)) {
 		struct conn *conn = find(&quick->tuple);
-		bool behind = !conn;
 
-		if (behind)
+		absent = !conn;
+		if (absent)
 			conn = behind_translation(quick);
 		if (conn) {
 			u64 expires = READ_ONCE(conn->expires), word = READ_ONCE(*conn_word(conn));
@@ -499,7 +500,7 @@ int xdp_fasttrack(struct xdp_md *xdp)
 			u64 timeout = quick_timeout(conn, quick, now, 0, expires, word, direction);
 
 			if (timeout) {
-				bool fast = forward(xdp, conn, quick, word, direction, now, behind, &outgoing);
+				bool fast = forward(xdp, conn, quick, word, direction, now, absent, &outgoing);
 
 				cpu->counter[COUNT_OFFERED_PACKETS] += 1;	/* see() says why plain adds will do */
 				cpu->counter[COUNT_OFFERED_BYTES] += bytes;
@@ -514,6 +515,7 @@ int xdp_fasttrack(struct xdp_md *xdp)
 			}
 		}
 	}
+	cpu->absent = absent;
 	xdp_long_way.call(xdp, 0);
 	return XDP_PASS;	/* user space is gone, and the program with it */
 }

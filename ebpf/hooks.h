@@ -109,15 +109,17 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 	struct per_cpu *cpu = per_cpu.lookup(&zero);
 	if (!cpu)
 		return PASS_ON;
-	bool counted = hook == EGRESS && came_in(skb);
+	bool counted = hook == EGRESS && came_in(skb), absent = false;
 	struct frame frame;
 
 	look_at(skb, &frame, cpu);
 	if (quick_parse(&frame, ethertype ? 0 : sizeof(struct ethernet_header), ethertype, &cpu->quick)) {
 		struct conn *conn = find(&cpu->quick.tuple);
 
-		if (conn && counted && READ_ONCE(conn->status) & STATUS_CONFIRMED)
+		if (conn && counted && (READ_ONCE(conn->status) & STATUS_CONFIRMED || READ_ONCE(conn->expires) > clock_now(skb))) {
+			set_confirmed(conn);
 			return PASS_ON;
+		}
 		frame.gso_size = skb->gso_size;
 		if (frame.gso_size)
 			frame.gso_segs = skb->gso_segs;
@@ -126,7 +128,9 @@ static __always_inline int tc(struct __sk_buff *skb, enum hook hook, u32 etherty
 				leave_note(skb, conn);
 			return PASS_ON;
 		}
+		absent = !conn;
 	}
+	cpu->absent = absent;
 	cpu->egress = hook == EGRESS;
 	cpu->counted = counted;
 	cpu->ethertype = ethertype;
@@ -224,6 +228,7 @@ int xdp_ingress(struct xdp_md *xdp)
 	struct per_cpu *cpu = per_cpu.lookup(&zero);
 	if (!cpu)
 		return XDP_PASS;
+	bool absent = false;
 	struct frame frame;
 
 	look_at_xdp(xdp, &frame, cpu);
@@ -232,7 +237,9 @@ int xdp_ingress(struct xdp_md *xdp)
 
 		if (conn && quick(conn, &frame, &cpu->quick, bpf_jiffies64() * TICK_NSEC, 0, cpu))
 			return XDP_PASS;
+		absent = !conn;
 	}
+	cpu->absent = absent;
 	xdp_long_way.call(xdp, 0);
 	return XDP_PASS;	/* user space is gone, and the program with it */
 }

@@ -164,20 +164,22 @@ static __always_inline u64 tagged_cell(struct bucket *bucket, const struct key *
 	return cell;
 }
 
-/* The cell of an entry under this tuple that is not `but`; 0: there is none. */
-static __always_inline u64 cell_of(const struct tuple *tuple, const struct key *key, u64 but)
+/* The cell of an entry under this tuple in another bucket than that of visit `but`; 0: there is none. */
+static __always_inline u64 cell_of(const struct tuple *tuple, const struct key *key, u32 but)
 {
 	for (u32 visit = 0; visit < VISITS; visit++) {
 		struct bucket *bucket = bucket_of(key, visit);
 
 		if (!bucket)
 			return 0;
-		u64 cell = tagged_cell(bucket, key, but);
-		u32 number = place_number(cell, key);
-		struct place *place = cell ? place_at(number) : 0;
+		if (visit != but) {
+			u64 cell = tagged_cell(bucket, key, 0);
+			u32 number = place_number(cell, key);
+			struct place *place = cell ? place_at(number) : 0;
 
-		if (place && has_key(place, number, key, tuple))
-			return cell;
+			if (place && has_key(place, number, key, tuple))
+				return cell;
+		}
 		if (!READ_ONCE(bucket->passed))
 			return 0;
 	}
@@ -196,8 +198,8 @@ static __always_inline bool put_cell(u64 *pair, u64 cell)
 	return false;
 }
 
-/* A pair that has a half to spare; PAIRS: there is none. */
-static __always_inline u64 spare_pair(struct bucket *bucket)
+/* A pair that has a half to spare, the tuple's first one if that has; PAIRS: there is none. */
+static __always_inline u64 spare_pair(struct bucket *bucket, const struct key *key)
 {
 	u64 found = PAIRS, pair;
 
@@ -205,6 +207,8 @@ static __always_inline u64 spare_pair(struct bucket *bucket)
 	choose(&found, n, if_zero(pair & 0xffffffff) | if_zero(pair >> 32))
 	EACH_PAIR(LOOK);
 #undef LOOK
+	pair = READ_ONCE(*first_pair(bucket, key));
+	choose(&found, (key->hash >> 48) * PAIRS >> 16, if_zero(pair & 0xffffffff) | if_zero(pair >> 32));
 	return found;
 }
 
@@ -236,17 +240,16 @@ static __always_inline bool link_cell(const struct tuple *tuple, const struct ke
 
 		if (!bucket)
 			return false;
-		if (likely(!tagged_cell(bucket, key, 0))) {
-			/* Another CPU may take the half first: then this bucket counts as full. */
-			bool put = put_cell(first_pair(bucket, key), cell);
-			u64 at = put ? PAIRS : spare_pair(bucket);
+		u64 at = spare_pair(bucket, key);
 
-			if (likely(put) || (at < PAIRS && put_cell(&bucket->pair[at], cell))) {
+		if (at < PAIRS && likely(!tagged_cell(bucket, key, 0))) {
+			/* Another CPU may take the half first: then this bucket counts as full. */
+			if (likely(put_cell(&bucket->pair[at], cell))) {
 				/* Both look after they have put theirs: at least one sees the other. */
 				u64 same = tagged_cell(bucket, key, cell);
 
 				if (likely(!same)) {
-					*rival = visit || READ_ONCE(bucket->passed) ? cell_of(tuple, key, cell) : 0;
+					*rival = visit || READ_ONCE(bucket->passed) ? cell_of(tuple, key, visit) : 0;
 					return true;
 				}
 				u32 number = place_number(same, key);

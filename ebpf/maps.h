@@ -46,6 +46,7 @@ struct per_cpu {
 	u64 egress;		/* for the long way (hooks.h): 1: the hook is egress, */
 	u64 counted;		/* 1: the packet was counted at another hook, */
 	u64 ethertype;		/* of a device without a link header; 0: it has one */
+	u64 absent;		/* 1: the short way has looked for the packet's connection, and there is none */
 	u64 watched;		/* 1: a helper watches the packet's connection */
 	struct datagram datagram;
 	u64 aside;		/* enum aside: what another program is to do for the packet (aside.h) */

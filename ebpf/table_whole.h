@@ -32,7 +32,7 @@ static __always_inline struct conn *find(const struct tuple *tuple)
 			return &place->conn;
 	}
 	/* In another pair, further on, or it shares the tag with another one. */
-	cell = cell_of(tuple, &key, 0);
+	cell = cell_of(tuple, &key, VISITS);
 	if (!cell)
 		return 0;
 	place = place_at(place_number(cell, &key));
@@ -49,7 +49,7 @@ static __always_inline struct conn *find_each(const struct tuple *tuple, struct 
 
 	if (!make_key(tuple, &key))
 		return 0;
-	u64 cell = forget(&cpu->scratch, cell_of(tuple, &key, 0));
+	u64 cell = forget(&cpu->scratch, cell_of(tuple, &key, VISITS));
 
 	if (!cell)
 		return 0;

@@ -93,7 +93,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 {
 	u32 zero = 0;
 	struct settings *in_force = settings.lookup(&zero);
-	struct conn *conn = find(&packet->tuple);
+	struct conn *conn = cpu->absent ? 0 : find(&packet->tuple);
 	struct start *start = &cpu->start;
 	u32 cause = COUNT_EXPIRED;
 	u64 expires = EXPIRES_CLAIMED;
@@ -152,18 +152,22 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 	count_untracked(cpu, reason, packet);
 }
 
+/* Should the entry be restarted meanwhile, its new connection is of the same two ends and a packet of it is leaving. */
+static __always_inline void set_confirmed(struct conn *conn)
+{
+	if (unlikely(!(READ_ONCE(conn->status) & STATUS_CONFIRMED)))
+		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(STATUS_CONFIRMED));
+}
+
 /* A packet that was counted at another hook, on its way out. */
 static __always_inline void confirm(const struct packet *packet, u64 now, u64 key, struct per_cpu *cpu)
 {
 	struct conn *conn = find(&packet->tuple);
 
-	/* Should the entry be restarted meanwhile, its new connection is of the same two ends and this packet is leaving. */
-	if (likely(conn && READ_ONCE(conn->expires) > now)) {
-		if (!(READ_ONCE(conn->status) & STATUS_CONFIRMED))
-			__sync_fetch_and_or(conn_word(conn), STATUS_BIT(STATUS_CONFIRMED));
-	} else {
+	if (likely(conn && READ_ONCE(conn->expires) > now))
+		set_confirmed(conn);
+	else
 		accept_offer(packet, key, cpu);
-	}
 }
 
 #endif

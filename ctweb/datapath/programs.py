@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import mmap
 import os
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+import time
+from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from typing import Literal
 
@@ -25,12 +28,19 @@ _ASIDES = {
 # ... and once rules are in force.
 _RULES = {"tc": {"tc_rules": "tc_mark"}, "xdp": {"xdp_rules": "xdp_mark"}}
 
+# What an interface gets.
+_HOOKS = {"tc": ("tc_ingress", "tc_egress"), "xdp": ("xdp_ingress",)}
+
 # Not wanted any more once packets come: it fills the table of a start that takes another one over.
 _BEFORE_PACKETS = frozenset({"put"})
 
 
+# The kernel's account of why it refuses a program: as long as it may be, and memory only where something is written.
+_LOG_SIZE = 64 << 20
+
+
 class Programs(Mapping[str, int]):
-    """Descriptors by name. The first of a kind brings along what its hooks call. Any thread may ask.
+    """Descriptors by name. The first hook of a kind brings along what its hooks call. Any thread may ask.
 
     A program that the kernel does not take raises BuildError.
     """
@@ -46,14 +56,14 @@ class Programs(Mapping[str, int]):
 
     def __getitem__(self, name: str) -> int:
         with self._lock:
+            kind = self._codes[name].kind
+            if name.endswith(("_ingress", "_egress", "_l3", "_fasttrack")) and kind not in self._kinds:
+                asides = _ASIDES[kind] | (_RULES[kind] if self._rules else {})
+                self._load([*asides.values(), *_HOOKS[kind], name])
+                self._call(asides)
+                self._kinds.add(kind)
             if name not in self._loaded:
-                code = self._codes[name]
-                if name.endswith(("_ingress", "_egress", "_l3", "_fasttrack")) and code.kind not in self._kinds:
-                    self._call(_ASIDES[code.kind])
-                    if self._rules:
-                        self._call(_RULES[code.kind])
-                    self._kinds.add(code.kind)
-                self._loaded[name] = self._load(code)
+                self._load([name])
             return self._loaded[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -64,8 +74,10 @@ class Programs(Mapping[str, int]):
 
     def load_all(self, kinds: Collection[Literal["tc", "xdp"]]) -> None:
         """Load all of these kinds: for a process that will not have the right later on. Raises BuildError, OSError."""
-        for name, code in self._codes.items():
-            if code.kind in kinds and name not in _BEFORE_PACKETS:
+        wanted = [n for n, code in self._codes.items() if code.kind in kinds and n not in _BEFORE_PACKETS]
+        with self._lock:
+            self._load(wanted)
+            for name in wanted:
                 self[name]
 
     def ask_rules(self, ask: bool) -> None:
@@ -86,15 +98,33 @@ class Programs(Mapping[str, int]):
             calls = self._maps[name]
             calls[calls.Key(0)] = calls.Leaf(self[program])
 
-    def _load(self, code: Code) -> int:
+    def _load(self, names: Collection[str]) -> None:
+        """Those that are not loaded yet, all at once: the kernel takes tenths of a second of a CPU for a large one."""
+        missing = [self._codes[name] for name in dict.fromkeys(names) if name not in self._loaded]
+        missing.sort(key=lambda code: -len(code.instructions))
+        errors: list[BuildError] = []
+        with _quiet(), _threads() as loaders:
+            for code, loading in [(code, loaders.submit(self._descriptor, code)) for code in missing]:
+                try:
+                    self._loaded[code.name] = loading.result()
+                except BuildError as error:
+                    errors.append(error)
+            if errors:
+                raise errors[0]
+
+    def _descriptor(self, code: Code) -> int:
         instructions = code.linked({name: each.map_fd for name, each in self._maps.items()})
-        with _captured_stderr() as said:
+        with mmap.mmap(-1, _LOG_SIZE) as said:
+            log = ctypes.c_char.from_buffer(said)
             descriptor: int = lib().bcc_prog_load(
-                _KINDS[code.kind], code.name.encode(), instructions, len(instructions), self._licence, 0, 0, None, 0
-            )
+                _KINDS[code.kind], code.name.encode(), instructions, len(instructions), self._licence, 0, 0,
+                ctypes.byref(log), _LOG_SIZE,
+            )  # fmt: skip
+            reason = os.strerror(ctypes.get_errno())
+            del log
             if descriptor < 0:
-                reason = os.strerror(ctypes.get_errno())
-                raise BuildError(f"the kernel does not take {code.name}: {last_words(said(), reason)}")
+                written = said[: max(said.find(b"\0"), 0)].decode(errors="replace")
+                raise BuildError(f"the kernel does not take {code.name}: {last_words(written, reason)}")
         return descriptor
 
     def close(self) -> None:
@@ -106,18 +136,26 @@ class Programs(Mapping[str, int]):
 
 
 @contextmanager
-def _captured_stderr() -> Iterator[Callable[[], str]]:
-    """BCC writes its messages to descriptor 2: take them from there. Gives a function that reads what came so far."""
+def _threads() -> Iterator[ThreadPoolExecutor]:
+    """As many as there are CPUs. Afterwards none of them is there, also to the kernel: the rights it had would stay."""
+    numbers: list[int] = []
+    with ThreadPoolExecutor(os.cpu_count(), "load", lambda: numbers.append(threading.get_native_id())) as loaders:
+        yield loaders
+    while any(os.path.exists(f"/proc/self/task/{number}") for number in numbers):
+        time.sleep(0.0002)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """BCC writes to descriptor 2 what it gives back as well: keep it from there if a BuildError says it all."""
     sys.stderr.flush()
     kept = os.dup(2)
-    with tempfile.TemporaryFile() as sink:
-        os.dup2(sink.fileno(), 2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
         try:
-            yield lambda: _tail(sink.fileno())
+            yield
         finally:
             os.dup2(kept, 2)
             os.close(kept)
-
-
-def _tail(descriptor: int, size: int = 1 << 20) -> str:
-    return os.pread(descriptor, size, max(0, os.fstat(descriptor).st_size - size)).decode(errors="replace")
+        written.seek(0)
+        os.write(2, written.read())
