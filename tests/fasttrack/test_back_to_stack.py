@@ -197,16 +197,11 @@ def test_a_segment_that_others_would_overtake_is_not_the_one_for_the_stack(lab: 
             return int(lab.row(flow)["orig-fasttrack-packets"]) > 0
 
         def counts() -> tuple[int, int]:
-            """Of the client's packets: all, and those that went to the stack; when no more come."""
-            before = None
-            while True:
-                row = lab.row(flow)
-                counted = int(row["orig-packets"])
-                now = counted, counted - int(row["orig-fasttrack-packets"])
-                if now == before:
-                    return now
-                before = now
-                time.sleep(1.1)  # a sweep
+            """Of the client's packets: all, and those that went to the stack."""
+            lab.settle()
+            row = lab.row(flow)
+            counted = int(row["orig-packets"])
+            return counted, counted - int(row["orig-fasttrack-packets"])
 
         wait_for("packets go fast", is_fast)
         seq, ack = flow.numbers()
