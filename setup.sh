@@ -130,9 +130,9 @@ install_promtool() {
 }
 
 # -- What npm provides: tools that check the page. The page itself needs none of them.
+# $1: where the tests find a browser: the distribution's, or npm's in this version.
 CHROMIUM=153.0.0
 CHROMIUM_SHA256=20e5656fcdcf4118ede85edfb9d6bb9cc1bbb7ffb8b75622fffbcf36a835c3c0
-# $1: where the tests find a browser.
 install_chromium() {
 	if ! chromium_is_a_snap; then
 		ln -sf "$(command -v chromium)" "$1"

@@ -28,6 +28,7 @@ CHANGING = 0.01  # of the connections, each second
 CLIENTS, VIEWS = 50, 10
 CHROMIUM = Path(sys.executable).with_name("chromium")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
+# In the locale C some builds call their language en-US@posix, which is none to Intl.
 ENVIRONMENT: dict[str, str | float | bool] = {**os.environ, "LC_ALL": "en_US.UTF-8"}
 WARM_SECONDS = 15
 VIEW = "filter=proto:tcp%20dport:443%20src:10.0.0.0/17&sort=-orig-rate"

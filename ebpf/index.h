@@ -106,9 +106,14 @@ static __always_inline struct bucket *bucket_of(const struct key *key, u32 visit
 }
 
 /* Which pair a tuple's cell is in, if there is room: it is looked at first. */
+static __always_inline u64 first_pair_number(const struct key *key)
+{
+	return (key->hash >> 48) * PAIRS >> 16;
+}
+
 static __always_inline u64 *first_pair(struct bucket *bucket, const struct key *key)
 {
-	u64 at = (key->hash >> 48) * PAIRS >> 16;
+	u64 at = first_pair_number(key);
 
 	asm volatile("" : "+r"(at));	/* the compiler would fold the shifts, and the verifier lose the bound */
 	return &bucket->pair[at < PAIRS ? at : 0];
@@ -198,17 +203,21 @@ static __always_inline bool put_cell(u64 *pair, u64 cell)
 	return false;
 }
 
+/* All ones if the pair has a half to spare, or else 0. */
+static __always_inline u64 if_room(u64 pair)
+{
+	return if_zero(pair & 0xffffffff) | if_zero(pair >> 32);
+}
+
 /* A pair that has a half to spare, the tuple's first one if that has; PAIRS: there is none. */
 static __always_inline u64 spare_pair(struct bucket *bucket, const struct key *key)
 {
-	u64 found = PAIRS, pair;
+	u64 found = PAIRS;
 
-#define LOOK(n) pair = READ_ONCE(bucket->pair[n]);	\
-	choose(&found, n, if_zero(pair & 0xffffffff) | if_zero(pair >> 32))
+#define LOOK(n) choose(&found, n, if_room(READ_ONCE(bucket->pair[n])))
 	EACH_PAIR(LOOK);
 #undef LOOK
-	pair = READ_ONCE(*first_pair(bucket, key));
-	choose(&found, (key->hash >> 48) * PAIRS >> 16, if_zero(pair & 0xffffffff) | if_zero(pair >> 32));
+	choose(&found, first_pair_number(key), if_room(READ_ONCE(*first_pair(bucket, key))));
 	return found;
 }
 

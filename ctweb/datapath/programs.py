@@ -34,7 +34,6 @@ _HOOKS = {"tc": ("tc_ingress", "tc_egress"), "xdp": ("xdp_ingress",)}
 # Not wanted any more once packets come: it fills the table of a start that takes another one over.
 _BEFORE_PACKETS = frozenset({"put"})
 
-
 # The kernel's account of why it refuses a program: as long as it may be, and memory only where something is written.
 _LOG_SIZE = 64 << 20
 
@@ -78,7 +77,7 @@ class Programs(Mapping[str, int]):
         with self._lock:
             self._load(wanted)
             for name in wanted:
-                self[name]
+                self[name]  # a hook that nobody has asked for yet is told what it calls
 
     def ask_rules(self, ask: bool) -> None:
         """Whether the hooks ask the rules about new connections. Raises BuildError, OSError."""
@@ -123,7 +122,7 @@ class Programs(Mapping[str, int]):
             reason = os.strerror(ctypes.get_errno())
             del log
             if descriptor < 0:
-                written = said[: max(said.find(b"\0"), 0)].decode(errors="replace")
+                written = said[: said.find(b"\0")].decode(errors="replace")
                 raise BuildError(f"the kernel does not take {code.name}: {last_words(written, reason)}")
         return descriptor
 

@@ -28,6 +28,18 @@ def listens(port: int) -> int:
     return 7001 if port == FORWARDED else port
 
 
+def connected(lab: Lab, ends: Ends, port: int) -> tuple[socket.socket, socket.socket]:
+    """Both ends of a TCP connection that the client has opened, its own first."""
+    with lab.server.socket(ends.family, socket.SOCK_STREAM) as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((ends.server, listens(port)))
+        listener.listen()
+        near = lab.client.socket(ends.family, socket.SOCK_STREAM)
+        near.connect(asked(ends, port))
+        far, _ = listener.accept()
+    return near, far
+
+
 class Transfer:
     """A TCP connection on which the client sends until told to end; the server answers a little, and hashes all."""
 
@@ -35,13 +47,7 @@ class Transfer:
 
     def __init__(self, lab: Lab, ends: Ends, port: int, pause: float = PAUSE) -> None:
         self._pause = pause
-        with lab.server.socket(ends.family, socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((ends.server, listens(port)))
-            listener.listen()
-            self.near = lab.client.socket(ends.family, socket.SOCK_STREAM)
-            self.near.connect(asked(ends, port))
-            self.far, _ = listener.accept()
+        self.near, self.far = connected(lab, ends, port)
         self.sport: int = self.near.getsockname()[1]
         self.source = ends.shown(ends.client, self.sport)
         self._sent, self._received = hashlib.sha256(), hashlib.sha256()

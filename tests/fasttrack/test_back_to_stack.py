@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import struct
 import time
 from collections.abc import Callable
@@ -12,7 +11,7 @@ from datapath.crafted import ACK, FIN, PSH, RST, SYN, TCP, UDP, ethernet, extens
 from lab.network import IPV4, IPV6, Ends, wait_for
 
 from fasttrack.conftest import PLAIN, Lab
-from fasttrack.flows import asked, listens
+from fasttrack.flows import asked, connected
 from fasttrack.test_wire import patched
 from fasttrack.wire import Port, Quiet, mac, ports, quiet
 
@@ -125,13 +124,7 @@ class Connection:
     def __init__(self, lab: Lab, ends: Ends, near: Port, port: int = PLAIN) -> None:
         self._lab, self.ends, self.port = lab, ends, port
         self.destination = asked(ends, port)[0]
-        with lab.server.socket(ends.family, socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((ends.server, listens(port)))
-            listener.listen()
-            self.near = lab.client.socket(ends.family, socket.SOCK_STREAM)
-            self.near.connect(asked(ends, port))
-            self.far, _ = listener.accept()
+        self.near, self.far = connected(lab, ends, port)
         self.sport: int = self.near.getsockname()[1]
         self.source = ends.shown(ends.client, self.sport)
         self._wire = near

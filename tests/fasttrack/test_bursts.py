@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 import time
 
 from lab.network import Ends, Namespace, wait_for
 
 from fasttrack.conftest import MASQUERADED, PLAIN, Lab
-from fasttrack.flows import asked
+from fasttrack.flows import connected
 
 BURST = bytes(60_000)  # some forty segments, handed to the interface in one piece
 SILENCE = 5.0  # seconds; longer than a packet for the stack is waited for
@@ -27,13 +26,7 @@ class Connection:
     protocol = "tcp"
 
     def __init__(self, lab: Lab, ends: Ends, port: int, *, download: bool) -> None:
-        with lab.server.socket(ends.family, socket.SOCK_STREAM) as listener:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listener.bind((ends.server, port))
-            listener.listen()
-            self._near = lab.client.socket(ends.family, socket.SOCK_STREAM)
-            self._near.connect(asked(ends, port))
-            self._far, _ = listener.accept()
+        self._near, self._far = connected(lab, ends, port)
         self.source = ends.shown(ends.client, self._near.getsockname()[1])
         self._from, self._to = (self._far, self._near) if download else (self._near, self._far)
         self.way = "repl" if download else "orig"
