@@ -184,7 +184,8 @@ class Live:
         asked: Asked | None = None
         answered = -1  # the snapshot last sent, as long as the view stays the same
         while client.connected:
-            client.event.wait()
+            if not self._stopped.is_set():  # who comes while it stops is told by nobody
+                client.event.wait()
             client.event.clear()
             if self._stopped.is_set():
                 client.close(GOING_AWAY, "the server is stopping")

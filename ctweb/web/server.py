@@ -42,6 +42,7 @@ HEADER_SECONDS = 10  # for a whole request head, however the client drips it
 CHANGE_SECONDS = 30  # for a whole request that may have a body
 IO_SECONDS = 10  # for one read, or one write of a piece of an answer
 GRACE_SECONDS = 2  # for requests still running when the server ends
+LAST_SECONDS = 1  # for what has been told to end only then
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -207,9 +208,9 @@ class _Worker(ThreadWorker):  # type: ignore[misc]
             signal.set_wakeup_fd(-1)
             self.alive = False
             self.closing()
-            # Whoever still runs is hung up on: the interpreter waits for these threads before it ends.
-            for future in list(self.futures):
-                _hang_up(future.conn)
+            # Whoever still runs then is hung up on: the interpreter waits for these threads before it ends.
+            for future in futures.wait(list(self.futures), timeout=LAST_SECONDS).not_done:
+                _hang_up(future.conn)  # type: ignore[attr-defined]
             self.tpool.shutdown()
 
     def is_parent_alive(self) -> bool:

@@ -6,8 +6,10 @@ import base64
 import itertools
 import json
 import os
+import signal
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -54,9 +56,8 @@ def view(client: Client, **changes: object) -> None:
     client.send(json.dumps({"type": "view", "filter": "", "sort": "-orig-bytes", "offset": 0, "limit": 60} | changes))
 
 
-def handshake(path: str = "/live", method: str = "GET", **headers: str) -> tuple[socket.socket, bytes]:
-    """A raw websocket handshake: the socket and the head of the answer."""
-    sock = socket.create_connection(("127.0.0.1", PORT), timeout=20)
+def handshake_request(path: str = "/live", method: str = "GET", **headers: str) -> bytes:
+    """A raw websocket handshake, as a client sends it."""
     head = {
         "Host": ADDRESS,
         "Upgrade": "websocket",
@@ -66,7 +67,13 @@ def handshake(path: str = "/live", method: str = "GET", **headers: str) -> tuple
         **HEADERS,
     } | {name.replace("_", "-"): value for name, value in headers.items()}
     lines = [f"{method} {path} HTTP/1.1", *(f"{name}: {value}" for name, value in head.items() if value), "", ""]
-    sock.sendall("\r\n".join(lines).encode())
+    return "\r\n".join(lines).encode()
+
+
+def handshake(path: str = "/live", method: str = "GET", **headers: str) -> tuple[socket.socket, bytes]:
+    """A raw websocket handshake: the socket and the head of the answer."""
+    sock = socket.create_connection(("127.0.0.1", PORT), timeout=20)
+    sock.sendall(handshake_request(path, method, **headers))
     answer = b""
     while b"\r\n\r\n" not in answer:
         data = sock.recv(1)
@@ -371,3 +378,22 @@ def test_everybody_is_sent_away_when_it_ends(run):
     for thread in threads:
         thread.join()
     assert endings == [1001] * 5
+
+
+def test_whose_handshake_ends_while_the_server_does_is_sent_away_too(run):
+    ctweb = run().ready()
+    HEADERS.update(signed_in(ctweb.state_dir))
+    sock = socket.create_connection(("127.0.0.1", PORT), timeout=20)
+    request = handshake_request()
+    with sock:
+        sock.sendall(request[:-2])  # but for the line that ends it
+        until(lambda: ctweb.counters()["offered-packets"])  # it has been read by now
+        ctweb.process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)
+        sock.sendall(request[-2:])
+        answer = b""
+        while data := sock.recv(4096):
+            answer += data
+    assert ctweb.process.wait(timeout=30) == 0
+    assert answer.startswith(b"HTTP/1.1 101 ")
+    assert answer.endswith(b"\x88\x18\x03\xe9the server is stopping")  # RFC 6455, 5.5.1: a close frame with 1001
