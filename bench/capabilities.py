@@ -20,7 +20,6 @@ from bench.packet_cost import MAX_ENTRIES, establish, nanoseconds, yardsticks
 from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.build import SOURCE, Datapath, compile_datapath
 from ctweb.datapath.ctnetlink import Ends, Entry
-from ctweb.datapath.maps import entries_of
 from ctweb.datapath.marking import Marking
 from ctweb.datapath.translations import Translations, item
 from ctweb.rules import parse_rules
@@ -236,7 +235,7 @@ class Bench:
 
     def _remove(self, packet: bytes) -> None:
         """End every UDP connection that has the source port of this packet."""
-        batches = entries_of(self.datapath.connections).read()
+        batches = self.datapath.connections.read()
         port = _port(packet)
         for keys, ids in [(keys.copy(), leaves["id"].copy()) for keys, leaves in batches]:
             ours = (keys["protocol"] == _UDP) & ((keys["lo_port"] == port) | (keys["hi_port"] == port))

@@ -1,7 +1,6 @@
 """Kernel memory for each connection, of a million that packets have made, beside nf_conntrack's.
 
-Of ctweb it is what the kernel accounts for all of its maps together (`memlock` in their fdinfo: entries as they are
-allocated, buckets, the ring of new connections) and what the memory controller keeps for each entry. Of nf_conntrack it
+Of ctweb it is what the kernel accounts for all of its maps together (`memlock` in their fdinfo). Of nf_conntrack it
 is the objects that its slabs have grown by, each with its part of the slab's pages, and a bucket for each connection.
 """
 
@@ -15,11 +14,11 @@ from bench.figure import Figure, Samples
 from bench.forward import LONG
 from bench.router import ROUTER, Packets, Router, nf_conntrack_max, router
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
+from ctweb.datapath.growth import growing
 
 CONNECTIONS = 1_000_000
 MOST_OF_NF_CONNTRACK = 0.8
 BUCKET = 8  # a struct hlist_nulls_head; nf_conntrack has one for each connection by default (nf_conntrack_buckets)
-CONTROLLER = 8  # a struct slabobj_ext: whose memory the object is. Entries of maps have an owner, nf_conntrack's none
 # Of its entries, and of their extensions.
 SLABS = ("nf_conntrack", "kmalloc-64", "kmalloc-96", "kmalloc-128", "kmalloc-192")
 
@@ -37,12 +36,12 @@ def ours(way: Router, connections: int, *, whole: bool) -> float:
     datapath = compile_datapath(BuildOptions(max_entries=connections, preallocate=whole))
     try:
         datapath.apply(LONG)
-        with way.ctweb(datapath):
+        with growing(datapath), way.ctweb(datapath):
             way.cost(Packets(connections=connections), connections)
             made = datapath.read_counters()["COUNT_CREATED"]
         if made < connections * 0.999:
             raise RuntimeError(f"{made} connections were made, not {connections}")
-        return maps_memory(datapath) / made + (0 if whole else CONTROLLER)
+        return maps_memory(datapath) / made
     finally:
         datapath.close()
 

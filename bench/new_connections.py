@@ -10,7 +10,7 @@ from bench.figure import Figure, Samples
 from bench.forward import LONG
 from bench.router import SYN, TCP, UDP, Packets, Router, check_arrivals, nf_conntrack_max, router
 from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
-from ctweb.datapath.maps import entries_of
+from ctweb.datapath.growth import growing
 
 LEAST_TIMES = 2.0
 FULL = 65_536  # connections that a full table holds
@@ -22,7 +22,7 @@ KINDS = {
 
 def empty(datapath: Datapath) -> None:
     """End and delete all connections."""
-    batches = entries_of(datapath.connections).read()
+    batches = datapath.connections.read()
     for keys, ids in [(keys.copy(), leaves["id"].copy()) for keys, leaves in batches]:
         datapath.remove(keys, np.ascontiguousarray(ids))
 
@@ -72,7 +72,7 @@ def _of_one_table(way: Router, connections: int, rounds: int, *, full: bool, who
     datapath = compile_datapath(BuildOptions(max_entries=size, preallocate=whole))
     try:
         datapath.apply(LONG)
-        with nf_conntrack_max(size):
+        with growing(datapath), nf_conntrack_max(size):
             for name, packets in KINDS.items():
                 number = max(connections, 2 * FULL) if full else connections
                 costs = measure(way, datapath, packets, number, rounds, full=full)

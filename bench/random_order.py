@@ -20,8 +20,8 @@ from bench.machine import as_run
 from bench.packet_cost import floor_module, nanoseconds
 from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.build import SOURCE, Datapath, compile_datapath
-from ctweb.datapath.maps import Batches, entries_of
-from ctweb.datapath.whole_table import WholeTable
+from ctweb.datapath.connection_table import ConnectionTable
+from ctweb.datapath.maps import Batches
 from ctweb.settings import Tracking
 
 ENTRIES = 1 << 20  # senders: 10.64.0.0 and those that follow
@@ -98,7 +98,7 @@ def established(datapath: Datapath, driver: Driver, entries: int) -> None:
 
 def fill_floor(table: Any, datapath: Datapath) -> None:
     """The same keys, in the same order, as ctweb's map."""
-    for keys, leaves in entries_of(datapath.connections).read():
+    for keys, leaves in datapath.connections.read():
         # The floor knows no order of the ends: the sender is first, and here the server's address is the smaller one.
         floor = keys.copy()
         for mine, other in (("lo_addr", "hi_addr"), ("lo_port", "hi_port")):
@@ -111,7 +111,7 @@ def fill_floor(table: Any, datapath: Datapath) -> None:
 
 def counts(table: Any) -> int:
     """The packets of all connections of this table, or of the floor's map."""
-    source = table if isinstance(table, WholeTable) else Batches(table, "connections")
+    source = table if isinstance(table, ConnectionTable) else Batches(table, "connections")
     return sum(int(leaves["packets"].sum()) for _, leaves in source.read())
 
 

@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from bench.figure import Figure, Samples
 from bench.machine import as_run
 from ctweb.datapath.build import Datapath, compile_datapath
-from ctweb.datapath.maps import Batches, Reader, write
-from ctweb.datapath.whole_table import WholeTable
+from ctweb.datapath.maps import Reader, write
 from ctweb.table import expiry
 from ctweb.table.snapshot import Snapshot, advance
 
@@ -61,8 +60,7 @@ class BareReader:
     """The kernel's batch reads into the same buffers again and again, and nothing else: what any reader must pay."""
 
     def __init__(self, datapath: Datapath) -> None:
-        table = datapath.connections
-        self._blocks = table.blocks if isinstance(table, WholeTable) else Batches(table, "connections").read
+        self._blocks = datapath.connections.blocks
 
     def read(self) -> int:
         """How many entries there were."""

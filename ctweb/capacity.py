@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import Literal
 
-# What a connection takes when the table is full, in bytes: 256 for its entry (kmalloc-256), 16 or more for its bucket,
+# What a connection takes when the table is full, in bytes: 256 or a little more of the kernel's (PLACE),
 # and in user space about 120 in each of the two snapshots that live at once.
 BYTES_PER_CONNECTION = 512
 
@@ -37,8 +37,7 @@ def default_max_entries(memory: int) -> int:
 def preallocates(wanted: Preallocate, max_entries: int, memory: int) -> bool:
     """Whether the table is made whole at the start, on a machine with `memory` bytes of RAM.
 
-    Packets then cost half as much, new connections a third, and none is ever refused for want of memory. Otherwise an
-    entry's memory is taken when its connection comes, and given back.
+    None is ever refused for want of memory then. Otherwise it is taken as connections come, somewhat ahead of them.
     """
     if wanted == "auto":
         return max_entries * PLACE <= memory // WHOLE_SHARE

@@ -24,6 +24,7 @@ from ctweb.datapath.build import BuildError, BuildOptions, Datapath, compile_dat
 from ctweb.datapath.conntrack import Conntrack
 from ctweb.datapath.fasttrack import FastTrack
 from ctweb.datapath.follow import Interfaces
+from ctweb.datapath.growth import growing
 from ctweb.datapath.interfaces import NoSuchInterfaceError
 from ctweb.datapath.marking import Marking
 from ctweb.datapath.pins import Pins
@@ -117,8 +118,7 @@ def _run(
 ) -> None:
     if keep and not os.path.ismount(BPFFS):
         raise RunError(f"--keep needs a BPF file system: mount -t bpf bpf {BPFFS}")
-    certificate = Certificate(config.tls) if config.tls else None
-    account = _account()
+    certificate, account = Certificate(config.tls) if config.tls else None, _account()
     state_dir = stack.enter_context(_claimed(config.state_dir, account))
     users = _users(state_dir)
     listener = stack.enter_context(_listen(config.listen))
@@ -155,6 +155,7 @@ def _run(
     # Packets are counted from here on. What interfaces and rules may want later takes root to load: see privileges.py.
     datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
     program = _give_up_root(account, reread)
+    stack.enter_context(growing(datapath))
     conntrack.start()
     stack.enter_context(rulebook.fasttrack.running(interfaces.replace))
     interfaces.start()

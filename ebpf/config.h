@@ -5,10 +5,10 @@
 
 /* Given by ctweb/datapath/build.py:
  *   NEAR_BUCKETS  of the index (index.h), a power of two
- *   GRAVES        how many early drops later an entry is deleted
  *   TICK_NSEC     length of a jiffy
  *   CPU_BITS      bits that a CPU number needs, for connection ids
- *   TABLE_GROWS   defined: which of the two tables (table.h)
+ *   TABLE_GROWS   defined: the table's memory comes in chunks (places.h), of
+ *   CHUNK_SHIFT   so many bits of a place's number
  *   REPLAY        defined: the clock is the skb's time stamp, its mark (if not 0) the frame's length on the wire
  *   ENDED_PAGES   memory for connections that end in a replay, until user space takes them, in pages */
 

@@ -69,11 +69,8 @@ static __always_inline void count_live(s64 n)
 }
 
 /* By the owner of the claim, which keeps it. */
-static __always_inline void end(const struct tuple *tuple, struct conn *conn, u64 expires, u64 now, struct per_cpu *cpu,
-				u32 cause)
+static __always_inline void end(const struct tuple *tuple, struct conn *conn, struct per_cpu *cpu, u32 cause)
 {
-	if (expires == EXPIRES_ENDED)
-		return;
 #ifdef REPLAY
 	struct ended *record = ended.ringbuf_reserve(sizeof(*record));
 	if (record) {		/* user space sees to it that there is room */
@@ -84,49 +81,7 @@ static __always_inline void end(const struct tuple *tuple, struct conn *conn, u6
 #endif
 	move_counters(conn, cpu);
 	count(cpu, cause, 1);
-	conn->created = now;
 	count_live(-1);
-}
-
-#ifdef TABLE_GROWS
-/* The graveyard: what packet programs have ended, each at a place that is taken in turn. The entry is deleted when its place is
- * needed again: by then, GRAVES ends later, nobody can be counting on it any more. If its grace is not over yet, or its place is
- * never needed, user space's next sweep deletes it. Written and read by the packet programs. */
-BPF_TABLE("array", u32, struct tuple, graves, GRAVES);
-
-enum { GRACE_TICKS = 2 };	/* longer than any program runs */
-
-static __always_inline void bury_later(const struct tuple *tuple, u64 now, struct per_cpu *cpu)
-{
-	u32 zero = 0;
-	struct shared *all = shared.lookup(&zero);
-	if (!all)
-		return;
-	u32 index = __sync_fetch_and_add(&all->grave, 1) % GRAVES;
-	struct tuple *grave = graves.lookup(&index);
-	if (!grave)
-		return;
-	/* Two CPUs are at the same place only if one was held up for GRAVES ends of the other: then a mixture is no tuple of the table. */
-	cpu->buried = *grave;
-	*grave = *tuple;
-	struct conn *conn = find(&cpu->buried);
-
-	if (conn && READ_ONCE(conn->expires) == EXPIRES_ENDED && READ_ONCE(conn->created) + GRACE_TICKS * TICK_NSEC <= now &&
-	    claim(conn, EXPIRES_ENDED))
-		take_out(&cpu->buried, conn, now);
-}
-#endif
-
-/* An entry that its claim's owner has ended, within a packet: others may still be counting on it. Its memory waits until they are not, in the
- * graveyard or in the ring of places. */
-static __always_inline void lay_down(const struct tuple *tuple, struct conn *conn, u64 now, struct per_cpu *cpu)
-{
-#ifdef TABLE_GROWS
-	__sync_lock_test_and_set(&conn->expires, EXPIRES_ENDED);
-	bury_later(tuple, now, cpu);
-#else
-	take_out(tuple, conn, now);
-#endif
 }
 
 static __always_inline u64 new_id(struct per_cpu *cpu)
@@ -219,7 +174,7 @@ static __always_inline void stamp(struct conn *conn, u64 expires, u64 until, str
 	if (until != expires)
 		__sync_val_compare_and_swap(&conn->expires, expires, until);
 	/* Ended while we counted: whoever ended it may have taken the counters before our adds. */
-	if (unlikely(READ_ONCE(conn->expires) <= EXPIRES_ENDED))
+	if (unlikely(READ_ONCE(conn->expires) == EXPIRES_CLAIMED))
 		move_counters(conn, cpu);
 }
 

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* The index of a table that is made whole: open addressing by buckets of a cache line, fourteen cells and how many entries have passed over
+/* The index of the table: open addressing by buckets of a cache line, fourteen cells and how many entries have passed over
  * this bucket because it was full. A tuple's hash gives the order in which its buckets are visited; the visit ends at the first one that none
  * has passed over. A cell is taken and given back by one atomic operation and never moves, so nobody waits for anybody.
  * The first bucket of each tuple is one of the NEAR_BUCKETS, the others are of the rest, the far ones: some ten thousand connections, in a
@@ -132,7 +132,7 @@ static __always_inline bool has_key(struct place *place, u32 number, const struc
 		return false;
 	if (likely(tuple->family == 4))
 		return true;
-	const u64 *there = (const u64 *)addresses.lookup(&number);
+	const u64 *there = (const u64 *)addresses_at(number);
 
 	return there && there[0] == word[0] && there[1] == word[1] && there[2] == word[2] && there[3] == word[3];
 }

@@ -14,16 +14,14 @@ struct shared {
 	u64 pad2[7];
 	u64 fresh_tail;		/* and the oldest one */
 	u64 pad3[7];
-	u64 grave;
-	u64 pad4[7];
 	u64 seed[2];		/* of the index, as in struct size; here a later run finds it again. Written and read by user space alone */
-	u64 pad5[6];
+	u64 pad4[6];
 	u64 places_used;	/* how many have ever been (places.h), and of those that were given back the ring's positions: */
-	u64 pad6[7];
+	u64 pad5[7];
 	u64 spare_head;		/* the oldest one, */
-	u64 pad7[7];
+	u64 pad6[7];
 	u64 spare_tail;		/* and the next one to write */
-	u64 pad8[7];
+	u64 pad7[7];
 };
 BPF_TABLE("array", u32, struct shared, shared, 1);
 
@@ -39,9 +37,8 @@ struct per_cpu {
 	struct packet packet;
 	struct tcp_options options;
 	struct start start;
-	struct conn fresh;	/* where an entry is put together, if not in its place (table.h) */
+	struct conn fresh;	/* where an entry is put together, if not in its place (translate.h) */
 	struct tuple victim;
-	struct tuple buried;
 	struct translation translation;
 	u64 egress;		/* for the long way (hooks.h): 1: the hook is egress, */
 	u64 counted;		/* 1: the packet was counted at another hook, */

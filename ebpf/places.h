@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* Entries of a table that is made whole, each at a place with a number. A place that is given back rests for REUSE_TICKS, for somebody may still
- * be counting on the entry that was there; then it is used again before one that never was, so that those in use stay few. */
+/* Entries of the table, each at a place with a number. A place that is given back rests for REUSE_TICKS, for somebody may still be counting on
+ * the entry that was there; then it is used again before one that never was, so that those in use stay few.
+ * The memory of all places is there from the start, or comes in chunks of CHUNK places (TABLE_GROWS): user space makes them ahead of need
+ * (ctweb/datapath/growth.py). A chunk stays where it is until the program ends. */
 #ifndef CTWEB_PLACES_H
 #define CTWEB_PLACES_H
 
@@ -15,24 +17,93 @@ struct place {
 };
 _Static_assert(sizeof(struct place) == 192 && __builtin_offsetof(struct conn, window) == 48, "struct place: three cache lines");
 
-/* Both written by the packet programs and the reaper; read by user space in batches, up to shared.places_used. */
-BPF_F_TABLE("array", u32, struct place, places, SIZED_AT_START, BPF_F_MMAPABLE);
-
 /* Addresses of IPv6, of which the key is a hash. */
 struct addresses {
 	__be32 lo[4];
 	__be32 hi[4];
 };
+
+/* Both written by the packet programs and the reaper; read by user space in batches, up to shared.places_used. */
+BPF_F_TABLE("array", u32, struct place, places, SIZED_AT_START, BPF_F_MMAPABLE);
 BPF_F_TABLE("array", u32, struct addresses, addresses, SIZED_AT_START, BPF_F_MMAPABLE);
 
-/* Places that were given back, as a ring; 0: none, otherwise a place's number and one. Written and read by the packet programs and the
- * reaper. It has room for all places, so none is written over. */
-BPF_TABLE("array", u32, u64, spare_places, SIZED_AT_START);
+#ifdef TABLE_GROWS
+/* Each chunk of the two above, by its number, where it has been made. Written by user space, addresses first: where places are, they are too. */
+BPF_ARRAY_OF_MAPS(place_chunks, "places", SIZED_AT_START);
+BPF_ARRAY_OF_MAPS(address_chunks, "addresses", SIZED_AT_START);
+
+/* How many places have been used: a word each time that it has grown by some, to wake user space. Written by the packet programs, which lose
+ * what it has no room for: then there is enough to wake it already. */
+BPF_RINGBUF_OUTPUT(growth, 1);
+
+#define CHUNK (1u << CHUNK_SHIFT)
+#define TELL_EVERY (CHUNK / 4)
+/* So many CPUs may each take the place behind the last one that they have seen used, before any of them sees another's. */
+#define AT_ONCE (1u << CPU_BITS)
+_Static_assert(AT_ONCE <= CHUNK, "the chunk that is looked for is one further at most");
+
+static __always_inline void *element_of(void *chunk, u32 number)
+{
+	u32 at = number & (CHUNK - 1);
+
+	return chunk ? bpf_map_lookup_elem(chunk, &at) : 0;
+}
+
+static __always_inline struct place *place_at(u32 number)
+{
+	int chunk = number >> CHUNK_SHIFT;
+
+	return element_of(place_chunks.lookup(&chunk), number);
+}
+
+static __always_inline struct addresses *addresses_at(u32 number)
+{
+	int chunk = number >> CHUNK_SHIFT;
+
+	return element_of(address_chunks.lookup(&chunk), number);
+}
+
+/* Is there memory for the place that comes after so many? */
+static __always_inline bool may_use_after(u64 used, u64 places_there)
+{
+	u64 last = used + AT_ONCE < places_there ? used + AT_ONCE : places_there - 1;
+	int chunk = last >> CHUNK_SHIFT;
+
+	return place_chunks.lookup(&chunk);
+}
+
+static __always_inline void tell_growth(u64 used)
+{
+	if (unlikely(!(used & (TELL_EVERY - 1))))
+		growth.ringbuf_output(&used, sizeof(used), 0);
+}
+
+#else
 
 static __always_inline struct place *place_at(u32 number)
 {
 	return places.lookup(&number);
 }
+
+static __always_inline struct addresses *addresses_at(u32 number)
+{
+	return addresses.lookup(&number);
+}
+
+static __always_inline bool may_use_after(u64 used, u64 places_there)
+{
+	return true;
+}
+
+static __always_inline void tell_growth(u64 used)
+{
+}
+
+#endif
+
+/* Places that were given back, as a ring; 0: none, otherwise a place's number and one. Written and read by the packet programs and the
+ * reaper. It has room for all places, so none is written over. */
+BPF_TABLE("array", u32, u64, spare_places, SIZED_AT_START);
 
 static __always_inline struct place *place_of(struct conn *conn)
 {
@@ -68,10 +139,13 @@ static __always_inline u64 take_place_number(u64 now, struct shared *all, u64 pl
 	if (place && place->conn.created + REUSE_TICKS * TICK_NSEC <= now &&
 	    __sync_val_compare_and_swap(&all->spare_head, head, head + 1) == head)
 		return __sync_lock_test_and_set(spare, 0);
-	if (READ_ONCE(all->places_used) >= places_there)
+	u64 used = READ_ONCE(all->places_used);
+
+	if (used >= places_there || !may_use_after(used, places_there))
 		return 0;
 	/* Several CPUs at the end of the table may come too far together: it stays a little beyond the end. */
 	found = __sync_fetch_and_add(&all->places_used, 1) + 1;
+	tell_growth(found);
 	return found <= places_there ? found : 0;
 }
 

@@ -5,8 +5,8 @@
 #define CTWEB_REAP_H
 
 enum reap_mode {
-	REAP_EXPIRED,		/* end and delete what has been expired, or has been ended, since before `when` */
-	REAP_REMOVE,		/* end the connections with these ids; a later REAP_EXPIRED deletes their entries */
+	REAP_EXPIRED,		/* end what has been expired since before `when` */
+	REAP_REMOVE,		/* end the connections with these ids */
 	REAP_REMEMBER,		/* entries that user space has put there, before any packet: they are connections now, in this order */
 };
 
@@ -44,22 +44,20 @@ static __always_inline int reap_one(struct reap_request *request, const struct r
 		return 1;
 	}
 	if (request->mode == REAP_REMOVE) {
-		if (expires == EXPIRES_ENDED || conn->id != key->id || !claim(conn, expires))
+		if (conn->id != key->id || !claim(conn, expires))
 			return 0;
-		end(&tuple, conn, expires, request->now, cpu, COUNT_REMOVED);
-		lay_down(&tuple, conn, request->now, cpu);
+		end(&tuple, conn, cpu, COUNT_REMOVED);
+		take_out(&tuple, conn, request->now);
 		return 1;
 	}
-	if (expires > request->when || (expires == EXPIRES_ENDED && conn->created > request->when) || !claim(conn, expires))
+	if (expires > request->when || !claim(conn, expires))
 		return 0;
-	end(&tuple, conn, expires, request->now, cpu, COUNT_EXPIRED);
+	end(&tuple, conn, cpu, COUNT_EXPIRED);
 	take_out(&tuple, conn, request->now);
 	return 1;
 }
 
-#ifndef TABLE_GROWS
-/* Run by user space as well: entries from elsewhere, written as they are, over those under the same tuples. Into the kernel's own map it
- * writes them itself. Returns how many found a place. */
+/* Run by user space as well: entries from elsewhere, written as they are, over those under the same tuples. Returns how many found a place. */
 enum { PUT_ENTRIES = 3 };	/* the verifier walks the loop turn by turn: with LLVM 18, half of what it allows */
 
 struct put_entry {
@@ -106,7 +104,6 @@ int put(struct __sk_buff *skb)
 	}
 	return done;
 }
-#endif
 
 int reap(struct __sk_buff *skb)
 {

@@ -5,8 +5,8 @@
  * is assured, over or gone is forgotten on the way. While the table is more than half full each new connection does a little of
  * that forgetting, so that the oldest end is a good victim when one is needed.
  *
- * A victim is ended, and lay_down() (conn.h) sees to its memory: another CPU may still be counting on it (docs/architecture.md). So both
- * tables have room for some more entries than there are connections. */
+ * A victim's place rests before it is used again: another CPU may still be counting on it (docs/architecture.md). So the table has room for
+ * some more entries than there are connections. */
 #ifndef CTWEB_ROOM_H
 #define CTWEB_ROOM_H
 
@@ -31,7 +31,7 @@ static __always_inline enum room oldest_gives_way(struct shared *all, u64 cells,
 	struct conn *conn = recall(tail, cells, tuple, &taken, cpu);
 	u64 expires = conn ? READ_ONCE(conn->expires) : EXPIRES_CLAIMED;
 	/* Still the connection that was put there: one that was started anew under its tuple has a later place of its own. */
-	bool victim = conn && conn->fresh == (u32)tail && expires > EXPIRES_ENDED &&
+	bool victim = conn && conn->fresh == (u32)tail && expires != EXPIRES_CLAIMED &&
 		      !(READ_ONCE(conn->status) & STATUS_ASSURED && expires > now);
 
 	if (victim && !drop)
@@ -40,8 +40,8 @@ static __always_inline enum room oldest_gives_way(struct shared *all, u64 cells,
 		return ROOM_FORGOT;		/* another CPU was first */
 	if (!victim || !claim(conn, expires))
 		return ROOM_FORGOT;
-	end(tuple, conn, expires, now, cpu, expires > now ? COUNT_EARLY_DROP : COUNT_EXPIRED);
-	lay_down(tuple, conn, now, cpu);
+	end(tuple, conn, cpu, expires > now ? COUNT_EARLY_DROP : COUNT_EXPIRED);
+	take_out(tuple, conn, now);
 	return ROOM_MADE;
 }
 

@@ -1,21 +1,191 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
-/* The table of connections: find() an entry by its tuple, publish() a draft(), take_out(). There are two, which are the same to all that use
- * them:
- *   table_grows.h: the kernel's hash map. It takes an entry's memory when it comes, and gives it back.
- *   table_whole.h: made whole at the start (`preallocate`): entries in places (places.h), and an index of our own (index.h). A packet then
- *   touches two cache lines that another connection's has not, one of the index and one of the entry, and calls nothing; the hash map's
- *   are four or five, behind a call that hashes and compares by the byte. docs/benchmarks.md says what that saves. */
+/* The table of connections: find() an entry by its tuple, publish() a draft(), take_out(). Entries stand in places (places.h), and an index
+ * of our own (index.h) leads to them. A packet touches two cache lines that another connection's has not, one of the index and one of the
+ * entry, and calls nothing; with the kernel's hash map they would be four or five, behind a call that hashes and compares by the byte.
+ * docs/benchmarks.md says what that saves. */
 #ifndef CTWEB_TABLE_H
 #define CTWEB_TABLE_H
 
 enum { ENOMEM = 12, EEXIST = 17 };
 
-#ifdef TABLE_GROWS
-#include "table_grows.h"
-#else
 #include "places.h"
 #include "index.h"
-#include "table_whole.h"
+
+enum { RIVAL_SPINS = 128 };
+
+/* An entry may be taken out, and its place used again, while it is looked at. Who has compared the key and then finds the entry alive may count
+ * on it: its place is not used again before REUSE_TICKS after its end. */
+static __always_inline struct conn *find(const struct tuple *tuple)
+{
+	struct place *place;
+	struct bucket *bucket;
+	struct key key;
+	u32 number;
+	u64 cell;
+
+	if (!make_key(tuple, &key))
+		return 0;
+	bucket = bucket_of(&key, key.guess);
+	if (!bucket)
+		return 0;
+	cell = READ_ONCE(*first_pair(bucket, &key));
+	if ((cell ^ key.tag) & key.tag_mask)
+		cell >>= 32;
+	if (likely(!((cell ^ key.tag) & key.tag_mask))) {
+		number = place_number(cell, &key);
+		place = place_at(number);
+		if (likely(place && has_key(place, number, &key, tuple)))
+			return &place->conn;
+	}
+	/* In another pair, further on, or it shares the tag with another one. */
+	cell = cell_of(tuple, &key, VISITS);
+	if (!cell)
+		return 0;
+	place = place_at(place_number(cell, &key));
+	if (!place)
+		return 0;
+	asm volatile("" : "+r"(place));	/* the compiler would add before it asks, which the verifier does not like */
+	return &place->conn;
+}
+
+static __always_inline struct conn *find_each(const struct tuple *tuple, struct per_cpu *cpu)
+{
+	struct place *place;
+	struct key key;
+
+	if (!make_key(tuple, &key))
+		return 0;
+	u64 cell = forget(&cpu->scratch, cell_of(tuple, &key, VISITS));
+
+	if (!cell)
+		return 0;
+	place = place_at(place_number(cell, &key));
+	if (!place)
+		return 0;
+	asm volatile("" : "+r"(place));
+	return &place->conn;
+}
+
+#ifdef REPLAY
+/* What a connection that ends is told by. */
+static __always_inline void tuple_of(struct place *place, struct tuple *tuple)
+{
+	u64 *word = (u64 *)tuple;
+	u32 number = place->number;
+	const u64 *there = (const u64 *)addresses_at(number);
+
+	word[4] = place->key[1];
+	if (tuple->family == 4) {
+		word[0] = TUPLE_IPV4(LO_IPV4(place->key[0]));
+		word[2] = TUPLE_IPV4(HI_IPV4(place->key[0]));
+		word[1] = word[3] = 0;
+	} else if (there) {
+		word[0] = there[0];
+		word[1] = there[1];
+		word[2] = there[2];
+		word[3] = there[3];
+	}
+}
 #endif
+
+static __always_inline struct conn *draft(struct per_cpu *cpu, u64 now)
+{
+	u32 zero = 0;
+	struct shared *all = shared.lookup(&zero);
+	struct size *sized = size.lookup(&zero);
+
+	if (!all || !sized || !sized->places)
+		return 0;
+	guess_where(places_in_use(all), sized);
+	u64 number = take_place_number(now, all, sized->places);
+	if (!number)
+		return 0;
+	struct place *place = place_at(number - 1);
+	if (!place)
+		return 0;
+	asm volatile("" : "+r"(place));
+	place->number = number - 1;
+	return &place->conn;
+}
+
+/* Two CPUs may have linked an entry for the same tuple at the same time. Each looks for the other after it has linked its own: who looks
+ * later sees the other, or both do. The one that is alive stays; of two that are not yet, the one at the lower place. False: ours is to
+ * go. */
+static __always_inline bool is_first(const struct key *key, u64 cell, u64 rival)
+{
+	if (likely(!rival))
+		return true;
+	struct place *place = place_at(place_number(rival, key));
+
+	if (!place || rival < cell)	/* their tags are the same */
+		return false;
+	for (u32 i = 0; i < RIVAL_SPINS; i++) {
+		if (!READ_ONCE(place->key[1]))
+			return true;		/* it has seen ours, and gone */
+		if (READ_ONCE(place->conn.expires) != EXPIRES_CLAIMED)
+			return false;
+		pause();
+	}
+	return false;
+}
+
+static __always_inline int publish(const struct tuple *tuple, struct conn *conn, u64 expires, u64 now)
+{
+	const u64 *word = (const u64 *)tuple;
+	struct place *place = place_of(conn);
+	u32 number = place->number, zero = 0;
+	struct shared *all = shared.lookup(&zero);
+	struct size *sized = size.lookup(&zero);
+	struct key key;
+	int error = 0;
+
+	if (!all || !sized || !sized->places || !make_key(tuple, &key))
+		return -ENOMEM;		/* cannot be: the arrays have one element */
+	u64 cell = key.tag | (number + 1), rival = 0;
+
+	place->key[0] = key.word[0];
+	place->key[1] = key.word[1];
+	place->hash = key.hash;
+	if (tuple->family != 4) {
+		u64 *there = (u64 *)addresses_at(number);
+
+		if (there) {
+			there[0] = word[0];
+			there[1] = word[1];
+			there[2] = word[2];
+			there[3] = word[3];
+		}
+	}
+	if (!link_cell(tuple, &key, cell, &rival))
+		error = -ENOMEM;
+	else if (!is_first(&key, cell, rival))
+		error = -EEXIST;
+	if (likely(!error)) {
+		/* An exchange, for it orders all of the above before the entry is alive. */
+		__sync_lock_test_and_set(&conn->expires, expires);
+		return 0;
+	}
+	unlink_cell(&key, cell);
+	__sync_lock_test_and_set(&place->key[1], 0);
+	give_back(place, now, all, sized->places);
+	return error;
+}
+
+static __always_inline void take_out(const struct tuple *tuple, struct conn *conn, u64 now)
+{
+	u32 zero = 0;
+	struct place *place = place_of(conn);
+	struct shared *all = shared.lookup(&zero);
+	struct size *sized = size.lookup(&zero);
+
+	if (!all || !sized || !sized->places)
+		return;
+	struct key key = {
+		.hash = place->hash, .tag = tag_of(place->hash, sized), .bucket_mask = sized->bucket_mask,
+	};
+
+	unlink_cell(&key, key.tag | (place->number + 1));
+	give_back(place, now, all, sized->places);
+}
 
 #endif

@@ -82,8 +82,8 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	/* A reset's end is not stamped: it ends now. */
 	add(conn, direction, packet->packets, packet->bytes, expires, verdict == VERDICT_RESET ? expires : now + change.timeout, cpu);
 	if (unlikely(verdict == VERDICT_RESET) && claim(conn, expires)) {
-		end(&packet->tuple, conn, expires, now, cpu, COUNT_RESET);
-		lay_down(&packet->tuple, conn, now, cpu);
+		end(&packet->tuple, conn, cpu, COUNT_RESET);
+		take_out(&packet->tuple, conn, now);
 	}
 	return verdict;
 }
@@ -116,7 +116,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 		}
 	}
 	/* One more connection. Still claimed is about to be deleted, most likely is already. */
-	if (unlikely(expires <= LAST_ABSENT)) {
+	if (unlikely(expires == EXPIRES_CLAIMED)) {
 		reason = start_of(packet, in_force, start);
 		if (!reason && !make_room(cpu, now))
 			reason = COUNT_REFUSED;
@@ -143,7 +143,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 	reason = start_of(packet, in_force, start);
 	if (!reason) {
 		if (conn && expires != EXPIRES_CLAIMED && claim(conn, expires)) {
-			end(&packet->tuple, conn, expires, now, cpu, cause);
+			end(&packet->tuple, conn, cpu, cause);
 			restart(conn, packet, start, now, bits, cpu, ifindex);
 			return;
 		}

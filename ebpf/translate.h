@@ -95,7 +95,7 @@ static __always_inline void bring_home(const struct nat_item *item, struct conn 
 			conn->tcp_flags[side] |= moved->tcp_flags[side];
 		}
 		__sync_fetch_and_or(conn_word(conn), STATUS_BIT(moved->status));
-		if (READ_ONCE(conn->expires) <= EXPIRES_ENDED)
+		if (READ_ONCE(conn->expires) == EXPIRES_CLAIMED)
 			move_counters(conn, cpu);
 		count(cpu, COUNT_MERGED, 1);
 	} else {
@@ -114,8 +114,7 @@ static __always_inline void bring_home(const struct nat_item *item, struct conn 
 			return;
 		}
 	}
-	stray->created = now;
-	lay_down(&item->reply, stray, now, cpu);
+	take_out(&item->reply, stray, now);
 }
 
 static __always_inline struct conn *living(const struct tuple *tuple, u64 now, struct per_cpu *cpu)

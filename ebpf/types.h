@@ -61,10 +61,9 @@ struct tcp_window {
 	u32 max_ack;	/* highest acknowledgement sent */
 };
 
-/* conn.expires has two values that are no time (docs/architecture.md, "Life of an entry"). */
+/* conn.expires has a value that is no time (docs/architecture.md, "Life of an entry"). */
 enum expires {
-	EXPIRES_CLAIMED = 0,	/* somebody is ending or restarting it right now */
-	EXPIRES_ENDED = 1,	/* over, its counters moved to the totals; `created` says since when. Restarted or deleted later */
+	EXPIRES_CLAIMED = 0,	/* somebody is making, ending or restarting it right now, or there is none */
 };
 
 /* What the kernel counts, per CPU. Always: OFFERED = live connections + ENDED + UNTRACKED, in packets and in bytes.

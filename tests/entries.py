@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import socket
 import struct
 import time
 from contextlib import contextmanager
 
 import numpy as np
-from bcc.libbcc import lib
 
 from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.build import BuildOptions, compile_datapath
@@ -35,25 +32,9 @@ def loaded(max_entries=300_000, *, whole=False):
 
 def reset(datapath) -> None:
     """As it was when it was loaded: no entries, no counts, the default settings."""
-    if datapath.options.preallocate:
-        datapath.connections.clear()
-    else:
-        _empty(datapath)
+    datapath.connections.clear()
     datapath.counters[datapath.counters.Key(0)] = datapath.counters.Leaf()
     datapath.apply(Tracking())
-
-
-def _empty(datapath) -> None:
-    """The kernel's own map, of which an element at a time would take long."""
-    keys, conns = np.zeros(BATCH, datapath.key_dtype), np.zeros(BATCH, datapath.leaf_dtype)
-    descriptor, cursor, came_from, done = datapath.connections.map_fd, ctypes.c_uint32(), None, 0
-    while done == 0:
-        count = ctypes.c_uint32(BATCH)
-        done = lib.bpf_lookup_and_delete_batch(
-            descriptor, came_from, ctypes.byref(cursor), keys.ctypes.data, conns.ctypes.data, ctypes.byref(count)
-        )
-        came_from = ctypes.byref(cursor)
-    assert ctypes.get_errno() == errno.ENOENT, "the table could not be emptied"
 
 
 def put(datapath, n, *, first=0, **given) -> None:
@@ -78,7 +59,7 @@ def put(datapath, n, *, first=0, **given) -> None:
 
 def take_away(datapath, n, *, first=0) -> None:
     """Delete what put() wrote."""
-    put(datapath, n, first=first, expires=datapath.enums["expires"]["EXPIRES_ENDED"], created=0)
+    put(datapath, n, first=first, expires=1)
     gone = datapath.reap(_keys(datapath, np.arange(first, first + n)), datapath.clock.now())
     assert gone == n, f"the kernel deleted {gone} of {n} entries"
 

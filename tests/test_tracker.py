@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import resource
 import threading
 import time
 
@@ -12,7 +13,6 @@ from entries import FIRST_ID, SECOND, loaded, packet, put, reset, wait_until
 
 from ctweb.settings import SettingError, Tracking
 from ctweb.state import StateError
-from ctweb.table import expiry
 from ctweb.tracker import Tracker, next_start
 
 
@@ -155,16 +155,6 @@ class TestExpiry:
         assert sorted(alive.columns.lo_addr[:, 3].tolist()) == sorted(host & 255 for host in range(0, 2000, 2))
         assert alive.counters["expired"] == 2000
 
-    def test_the_kernel_and_the_verdicts_mean_the_same_by_an_entry_that_is_over(self, datapath):
-        assert max(datapath.enums["expires"].values()) == expiry.ENDED
-
-    def test_an_entry_that_is_over_is_no_row_and_its_memory_comes_back(self, datapath, tracker):
-        put(datapath, 10, expires=1, created=datapath.clock.now() - SECOND)
-        assert len(tracker.sweep()) == 0
-        pass_time(datapath)
-        tracker.sweep()
-        assert len(datapath.connections) == 0
-
     def test_every_packet_is_on_a_connection_or_in_the_totals(self, datapath, tracker):
         for host in range(300):
             packet(datapath, host, payload=host)
@@ -179,6 +169,40 @@ class TestExpiry:
             counters = snapshot.counters
             assert live[0] + counters["ended-packets"] == counters["offered-packets"] == 350
             assert live[1] + counters["ended-bytes"] == counters["offered-bytes"]
+
+
+class TestRefused:
+    """Why packets of new connections are not tracked, in a table that grows and has not grown in time."""
+
+    def test_they_came_too_fast(self, datapath, tracker, caplog):
+        tracker.sweep()
+        refused = self.fill(datapath)
+        tracker.sweep()
+        assert f"{refused} packets of new connections were refused" in caplog.text
+        assert "they came faster than memory for them was made" in caplog.text
+
+    def test_the_kernel_gave_nothing(self, datapath, tracker, caplog):
+        tracker.sweep()
+        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, before[1]))
+        try:
+            self.fill(datapath)
+            with pytest.raises(OSError, match="Too many open files"):
+                datapath.grow()
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, before)
+        tracker.sweep()
+        assert "there is no memory for more (Too many open files)" in caplog.text
+        datapath.grow()
+        packet(datapath, 999_999)
+        tracker.sweep()
+        assert datapath.read_counters()["COUNT_REFUSED"] == tracker.snapshot.counters["refused"]
+
+    def fill(self, datapath) -> int:
+        """Two more connections than there is memory for; how many packets were refused."""
+        for host in range(datapath.connections.room + 2):
+            packet(datapath, host)
+        return datapath.read_counters()["COUNT_REFUSED"]
 
 
 class TestRemove:

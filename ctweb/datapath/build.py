@@ -7,7 +7,6 @@ import mmap
 import os
 import secrets
 import threading
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,13 +17,14 @@ from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.c_types import type_of
 from ctweb.datapath.clock import Clock, tick_nanoseconds
 from ctweb.datapath.compiler import compile_image
+from ctweb.datapath.connection_table import ConnectionTable
 from ctweb.datapath.image import SOURCE, BuildError, Image, MapShape, read_source
 from ctweb.datapath.image_cache import image_for
 from ctweb.datapath.map import Map
+from ctweb.datapath.parts import CHUNKS, Parts, parts_of
 from ctweb.datapath.pins import Kept, Layout, Pins, namespace_cookie
 from ctweb.datapath.programs import Programs
 from ctweb.datapath.takeover import STATE, carry_over, fits
-from ctweb.datapath.whole_table import WholeTable
 from ctweb.settings import Tracking
 
 __all__ = ["ENDED_BYTES", "SOURCE", "BuildError", "BuildOptions", "Datapath", "compile_datapath"]
@@ -35,13 +35,17 @@ ENDED_BYTES = 8 << 20  # the ring buffer `ended` of a replay; a power of two
 
 _REAP_REQUEST = np.dtype([("when", "u8"), ("now", "u8"), ("mode", "u4"), ("keys", "u4")])
 
-GRAVES = 16_384  # entries of connections that gave way, kept until nobody can be counting on them any more
+RESTING = 1 << 15  # places beyond those of the connections: a place that is given back is not used again at once
 NEAR_BUCKETS = 2048  # a power of two: 128 KB, a part of a processor's second cache; see ebpf/index.h
 CONNECTIONS_PER_BUCKET = 8  # of the far ones, at most; 14 find room in it
 SMALL_TABLE = 1 << 17
+# Of a table that grows, the places that are ahead of the last one in use: what comes until there are more. A CPU makes
+# 65,536 connections in 90 ms at best, and who is to make room may have to wait for a CPU for half of that.
+LEAST_SPARE = 1 << 16
+SPARE_PART = 8  # of those in use
 _PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
-# A map of maps, by name, and the map that it holds: one that is not made before it is wanted.
-_HELD = {"translations_in_use": "translations"}
+# A map of maps, by name, and what it holds: maps that are not made before they are wanted.
+_HELD = {"translations_in_use": "translations", **CHUNKS}
 MOST_REWRITES = 1 << 16  # connections behind NAT that can be fasttracked at a time, 64 bytes each
 
 
@@ -49,8 +53,8 @@ MOST_REWRITES = 1 << 16  # connections behind NAT that can be fasttracked at a t
 class BuildOptions:
     """What the datapath is built for.
 
-    max_entries: connections the table holds. replay: the clock is each frame's own time stamp. preallocate: the table
-    is made whole (ebpf/table.h says what that means), not as connections come.
+    max_entries: connections the table holds. replay: the clock is each frame's own time stamp. preallocate: the table's
+    memory is all there from the start, and does not come as connections do (ebpf/places.h).
     """
 
     max_entries: int
@@ -59,7 +63,7 @@ class BuildOptions:
 
     @property
     def fresh_cells(self) -> int:
-        """Of the ring of new connections: one for each, in small tables three, which is what one of IPv6 takes."""
+        """Of the ring of new connections: one for each, in small tables more, for those that are over stay in it."""
         return self.max_entries * (3 if self.max_entries <= SMALL_TABLE else 1)
 
     def shape(self, declared: MapShape) -> MapShape:
@@ -69,20 +73,31 @@ class BuildOptions:
     @property
     def places(self) -> int:
         """Entries there is room for: also those that are over, but may not be used again yet."""
-        return self.max_entries + 2 * GRAVES
+        return self.max_entries + RESTING
+
+    @property
+    def chunk_shift(self) -> int:
+        """A chunk of a table that grows has two to the power of it places: it has tens of chunks, large or small."""
+        return next((shift for shift in (12, 14) if self.places <= 128 << shift), 18)
+
+    @property
+    def chunks(self) -> int:
+        """Of a table that grows, at most."""
+        return -(-self.places >> self.chunk_shift)
 
     @property
     def far_buckets(self) -> int:
-        """Of the index of a table made whole, the far ones: a power of two."""
+        """Of the index, the far ones: a power of two."""
         return 1 << (-(-self.max_entries // CONNECTIONS_PER_BUCKET) - 1).bit_length()
 
     @property
     def entries(self) -> dict[str, int]:
         """The sizes of the maps that grow with the table, by name."""
         return {
-            "connections": self.places,
-            "places": self.places,
-            "addresses": self.places,
+            "places": self.places if self.preallocate else 1 << self.chunk_shift,
+            "addresses": self.places if self.preallocate else 1 << self.chunk_shift,
+            "place_chunks": self.chunks,
+            "address_chunks": self.chunks,
             "spare_places": self.places,
             "buckets": NEAR_BUCKETS + self.far_buckets,
             "translations": self.max_entries,
@@ -94,9 +109,11 @@ class BuildOptions:
 class Datapath:
     """The programs and their maps. Made by compile_datapath(), and gone with close().
 
-    programs: descriptors by name. connections: the table, a map or what looks like one.
+    programs: descriptors by name. connections: the table.
     settings, interfaces, datagrams, counters: maps.
     ended: descriptor of the ring buffer of connections that ended (of a replay only).
+    growth: descriptor of the ring buffer that says when to `grow` (of a table that grows only).
+    no_memory: why the table could not grow when that was tried last; empty: it could.
     key_dtype, leaf_dtype, translation_dtype: layouts of `struct tuple`, `struct conn` and `struct translation`.
     enums: constants of the C source by enum.
     taken_over: the maps are those of an earlier run, as it left them. marks: names that its connection marks have.
@@ -109,7 +126,9 @@ class Datapath:
         self.pins = pins
         self.marks: tuple[str, ...] = ("",)
         self.taken_over = False
+        self.no_memory = ""
         self._maps: dict[str, Map] = {}
+        self._parts: dict[str, Parts] = {}
         self._kept = False  # the maps with state are pinned, by keep()
         kept = pins.open() if pins else None
         try:
@@ -139,19 +158,16 @@ class Datapath:
 
     def _make_maps(self) -> None:
         """All that were not taken over and have to be there for the programs."""
+        later = {held for holder, held in _HELD.items() if holder in self._shapes}
         for name, shape in self._shapes.items():
-            if name not in self._maps and name not in _HELD.values():
+            if name not in self._maps and name not in later:
                 self._maps[name] = Map.create(shape, self._shapes[_HELD[name]] if name in _HELD else None)
-        for holder, held in _HELD.items():
-            if held in self._maps:
-                self._maps[holder][0] = self._maps[held].map_fd
+        if self.has_translations:
+            self.table("translations_in_use")[0] = self.table("translations").map_fd
 
     def _find_maps(self) -> None:
-        self.connections: Map | WholeTable
-        if self.options.preallocate:
-            self.connections = WholeTable(self._maps, self._put)
-        else:
-            self.connections = self.table("connections")
+        self._parts = parts_of(self._maps, self._shapes)
+        self.connections = ConnectionTable(self._maps, self._parts, self._put)
         self.settings = self.table("settings")
         self.interfaces = self.table("interfaces")
         self.shared = self.table("shared")
@@ -165,6 +181,9 @@ class Datapath:
         self._rules = self.table("rules")
         self.rule_dtype: np.dtype[np.void] = np.dtype(self._rules.Leaf)["rule"].base
         self.ended: int | None = self.table("ended").map_fd if self.options.replay else None
+        self.growth: int | None = None if self.options.preallocate else self.table("growth").map_fd
+        if self.growth is not None:
+            self.grow()
 
     def _say(self, kept: Kept) -> None:
         if self.taken_over:
@@ -302,7 +321,26 @@ class Datapath:
     @property
     def maps(self) -> tuple[Map, ...]:
         """All maps of the programs."""
-        return tuple(self._maps.values())
+        chunks = (each for name, parts in self._parts.items() if name not in self._maps for each in parts.maps)
+        return (*self._maps.values(), *chunks)
+
+    def grow(self, coming: int = 0) -> None:
+        """Make memory for connections to come, at least so many, if there is little left. One thread at a time.
+
+        Raises OSError.
+        """
+        chunk, used = 1 << self.options.chunk_shift, self.shared[0].places_used
+        spare = max(LEAST_SPARE, used // SPARE_PART) + coming
+        wanted = -(-min(used + spare, self.options.places) // chunk)
+        try:
+            for name in CHUNKS.values():
+                parts = self._parts[name]
+                if len(parts) < wanted:  # another one may have failed halfway
+                    parts.add(wanted - len(parts))
+        except OSError as error:
+            self.no_memory = os.strerror(error.errno or 0)
+            raise
+        self.no_memory = ""
 
     def read_counters(self) -> dict[str, int]:
         """The kernel's totals over all CPUs, by their names in `enum counter`. Raises OSError."""
@@ -316,31 +354,29 @@ class Datapath:
         }
 
     def reap(self, keys: np.ndarray[Any, np.dtype[Any]], when: int) -> int:
-        """Delete the entries under `keys` (key_dtype) that had expired or ended by datapath time `when`; how many.
+        """End the connections under `keys` (key_dtype) that had expired by datapath time `when`; how many.
 
-        `when` lies at least a sweep in the past: then no program that saw an entry alive can still be running.
-        Raises OSError.
+        `when` lies at least a sweep in the past: then no program that saw an entry alive can still be running. In a
+        replay it is the frames' own time. Raises OSError.
         """
-        return self._reap("REAP_EXPIRED", keys, np.zeros(len(keys), np.uint64), when)
+        now = when if self.options.replay else self.clock.now()
+        return self._reap("REAP_EXPIRED", keys, np.zeros(len(keys), np.uint64), when, now)
 
     def remove(self, keys: np.ndarray[Any, np.dtype[Any]], ids: np.ndarray[Any, np.dtype[np.uint64]]) -> int:
         """End the connections under `keys` (key_dtype) that still have these `ids`; how many. Raises OSError.
 
         They are gone at once, and new connections have their room when this returns.
         """
-        done = self._reap("REAP_REMOVE", keys, ids, 0)
-        if done and not self.options.preallocate:
-            ended = self.clock.now()
-            time.sleep(5 * self.clock.tick / 1e9)  # nobody can be counting on them after that
-            self._reap("REAP_EXPIRED", keys, ids, ended)
-        return done
+        return self._reap("REAP_REMOVE", keys, ids, 0, self.clock.now())
 
     def remember(self, keys: np.ndarray[Any, np.dtype[Any]]) -> None:
         """Entries written under `keys` (key_dtype) before any packet came are connections now, in this order."""
-        self._reap("REAP_REMEMBER", keys, np.zeros(len(keys), np.uint64), 0)
+        self._reap("REAP_REMEMBER", keys, np.zeros(len(keys), np.uint64), 0, 0)
 
     def _put(self, keys: np.ndarray[Any, np.dtype[Any]], leaves: np.ndarray[Any, np.dtype[Any]]) -> int:
-        """Write entries into a table made whole (WholeTable.write); how many found a place. Raises OSError."""
+        """Write entries into the table (ConnectionTable.write); how many found a place. Raises OSError."""
+        if self.growth is not None:
+            self.grow(len(keys))
         size = self.enums[""]["PUT_ENTRIES"]
         entry = np.dtype([("tuple", self.key_dtype), ("conn", self.leaf_dtype)])
         request = np.zeros((), np.dtype([("now", "u8"), ("entries", "u8"), ("entry", entry, size)]))
@@ -354,12 +390,12 @@ class Datapath:
             done += program.run(request.tobytes()).retval
         return done
 
-    def _reap(self, mode: str, keys: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], when: int) -> int:
+    def _reap(self, mode: str, keys: np.ndarray[Any, Any], ids: np.ndarray[Any, Any], when: int, now: int) -> int:
         size = self.enums[""]["REAP_KEYS"]
         layout = np.dtype([("head", _REAP_REQUEST), ("key", [("tuple", self.key_dtype), ("id", "u8")], size)])
         request = np.zeros((), layout)
         request["head"]["when"] = when
-        request["head"]["now"] = self.clock.now()
+        request["head"]["now"] = now
         request["head"]["mode"] = self.enums["reap_mode"][mode]
         done = 0
         for start in range(0, len(keys), size):
@@ -375,6 +411,9 @@ class Datapath:
         """Let go of programs and maps; what is attached or pinned stays."""
         if hasattr(self, "programs"):
             self.programs.close()
+        for parts in self._parts.values():
+            parts.close()
+        self._parts.clear()
         for each in self._maps.values():
             each.close()
         self._maps.clear()
@@ -383,7 +422,6 @@ class Datapath:
 def compile_flags(options: BuildOptions) -> list[str]:
     """What the compiler is told of these options, and of this machine."""
     flags = [
-        f"-DGRAVES={GRAVES}",
         f"-DNEAR_BUCKETS={NEAR_BUCKETS}",
         f"-DTICK_NSEC={tick_nanoseconds()}ULL",
         f"-DCPU_BITS={max(1, (os.sysconf('SC_NPROCESSORS_CONF') - 1).bit_length())}",
@@ -393,7 +431,7 @@ def compile_flags(options: BuildOptions) -> list[str]:
         "-Werror=implicit-function-declaration",
     ]
     if not options.preallocate:
-        flags.append("-DTABLE_GROWS")
+        flags += ["-DTABLE_GROWS", f"-DCHUNK_SHIFT={options.chunk_shift}"]
     if options.replay:
         flags += ["-DREPLAY", f"-DENDED_PAGES={ENDED_BYTES // mmap.PAGESIZE}"]
     return flags

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Iterator, MutableMapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +42,13 @@ class Map(MutableMapping[Any, Any]):
 
     @classmethod
     def create(cls, shape: MapShape, holding: MapShape | None = None) -> Map:
-        """A new map; one of maps is for those that look like `holding`, of any number of entries. Raises OSError."""
-        model = cls.create(msgspec.structs.replace(holding, entries=1)) if holding else None
+        """A new map; one of maps is for those that look like `holding`. Raises OSError.
+
+        They may have any number of entries, unless they are arrays.
+        """
+        if holding is not None and holding.type not in _ARRAYS:
+            holding = msgspec.structs.replace(holding, entries=1)
+        model = cls.create(holding) if holding else None
         try:
             return cls(shape, _create(shape, 0 if model is None else model.map_fd))
         finally:
@@ -66,6 +71,13 @@ class Map(MutableMapping[Any, Any]):
         key = self._key(key)
         if self._lib.bpf_delete_elem(self.map_fd, ctypes.byref(key)):
             raise self._refusal(key)
+
+    def set_many(self, first: int, leaves: Sequence[int]) -> None:
+        """Elements of an array of numbers from `first` on, in one call. Raises OSError."""
+        count = ctypes.c_uint32(len(leaves))
+        keys, values = (self.Key * len(leaves))(*range(first, first + len(leaves))), (self.Leaf * len(leaves))(*leaves)
+        if self._lib.bpf_update_batch(self.map_fd, ctypes.byref(keys), ctypes.byref(values), ctypes.byref(count)):
+            raise self._refusal(first)
 
     def __iter__(self) -> Iterator[Any]:
         """All keys. What is inserted or deleted meanwhile may be missed or come twice."""

@@ -81,27 +81,23 @@ class Batches:
 
 
 class Source(Protocol):
-    """What gives entries batch by batch: Batches, or a table that is not one map (whole_table.py)."""
+    """A table of connections (connection_table.py)."""
+
+    Key: Any
+    Leaf: Any
 
     def read(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
-        """Keys and values. Raises MapError."""
+        """Keys and values, batch by batch. Raises MapError."""
+
+    def write(self, keys: NDArray[np.void], leaves: NDArray[np.void]) -> int:
+        """Put entries in; how many found a place. Raises OSError."""
 
 
-def entries_of(connections: Any) -> Source:
-    """How to read this table of connections."""
-    return Batches(connections, "connection table") if isinstance(connections, Map) else connections
-
-
-def write(connections: Any, keys: NDArray[np.void], leaves: NDArray[np.void]) -> None:
+def write(connections: Source, keys: NDArray[np.void], leaves: NDArray[np.void]) -> None:
     """Put entries into this table of connections, over those under the same keys. Raises MapError."""
-    keys, leaves = np.ascontiguousarray(keys), np.ascontiguousarray(leaves)
-    count = ctypes.c_uint32(len(keys))
-    if not isinstance(connections, Map):
-        count.value = connections.write(keys, leaves)
-    elif len(keys):
-        lib().bpf_update_batch(connections.map_fd, keys.ctypes.data, leaves.ctypes.data, ctypes.byref(count))
-    if count.value != len(keys):
-        raise MapError(f"the connection table took {count.value} of {len(keys)} entries")
+    found = connections.write(np.ascontiguousarray(keys), np.ascontiguousarray(leaves))
+    if found != len(keys):
+        raise MapError(f"the connection table took {found} of {len(keys)} entries")
 
 
 class Reader:
@@ -111,8 +107,8 @@ class Reader:
     when it was read.
     """
 
-    def __init__(self, connections: Any) -> None:
-        self._entries = entries_of(connections)
+    def __init__(self, connections: Source) -> None:
+        self._entries = connections
         self._key, self._leaf = np.dtype(connections.Key), np.dtype(connections.Leaf)
         self._capacity = BATCH
 

@@ -94,11 +94,13 @@ class Playback:
         return alive
 
     def _look_after(self, now: int) -> None:
-        """Makes room in time: in the queue, and in the table, where an expired entry must take nobody's place.
+        """Makes room in time: in queue and memory, and in the table, where an expired entry must take nobody's place.
 
         A table that stays full is swept once in a second of the capture, as a running tracker's is.
         """
         self._take_ended()
+        if self._datapath.growth is not None:
+            self._datapath.grow()  # by more places than frames come until it is looked after again
         if self._fed >= self._may_be_full and now - self._swept >= _SECOND:
             self.sweep(now)
         self._due = min(self._fed + self._queue.capacity // _ENDING, max(self._may_be_full, self._fed + 1))

@@ -8,23 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from ctweb.datapath.connection_table import ConnectionTable
 from ctweb.datapath.image import MapShape
 from ctweb.datapath.map import Map
-from ctweb.datapath.maps import entries_of, write
+from ctweb.datapath.maps import write
+from ctweb.datapath.parts import CHUNKS, parts_of
 from ctweb.datapath.pins import Kept, Layout
-from ctweb.datapath.whole_table import WholeTable
 
 if TYPE_CHECKING:
     from ctweb.datapath.build import Datapath
 
 # Maps with state: what they hold is of the connections, and stays. Every other map is filled anew at each start.
 STATE = frozenset({
-    "connections", "places", "addresses", "buckets", "spare_places", "shared", "per_cpu", "fresh", "graves",
+    "places", "addresses", "place_chunks", "address_chunks", "buckets", "spare_places", "shared", "per_cpu", "fresh",
     "translations", "offers", "datagrams", "expectations", "expecting", "watched", "calls",
 })  # fmt: skip
-
-# Of these, the one that is made when it is first wanted.
-_LATER = frozenset({"translations"})
 
 # Constants whose numbers may differ: counters are carried over by name, timeouts are written at each start.
 _BY_NAME = frozenset({"counter", "timeout"})
@@ -35,7 +33,8 @@ def fits(kept: Kept, shapes: Mapping[str, MapShape], enums: Mapping[str, Mapping
     ours = {name: shape for name, shape in shapes.items() if name in STATE}
     theirs = {shape.name: shape for shape in kept.layout.shapes}
     missing = ours.keys() - kept.maps.keys()
-    return ours == theirs and missing <= _LATER and kept.layout.enums == enums
+    later = {"translations", *(held for holder, held in CHUNKS.items() if holder in ours)}  # made when they are wanted
+    return ours == theirs and missing <= later and kept.layout.enums == enums
 
 
 def carry_over(kept: Kept, datapath: Datapath) -> list[str]:
@@ -44,10 +43,10 @@ def carry_over(kept: Kept, datapath: Datapath) -> list[str]:
     Before anything of `datapath` is attached. Raises OSError.
     """
     lost = ["expected connections", "translations, until nf_conntrack tells of them again"]
-    connections = _table(kept)
-    if connections is None or "per_cpu" not in kept.maps:
+    live = _live(kept)
+    if live is None or "per_cpu" not in kept.maps:
         return [*lost, "all connections and totals: their maps are gone"]
-    keys, leaves = _live(connections, kept.layout.enums["expires"])
+    keys, leaves = live
     chosen: NDArray[np.intp] = np.empty(0, np.intp)
     if odd := _odd_constant(kept.layout.enums, datapath.enums):
         lost.append(f"all connections: {odd} means something else now")
@@ -71,22 +70,24 @@ def _odd_constant(before: Mapping[str, Mapping[str, int]], now: Mapping[str, Map
     return ""
 
 
-def _table(kept: Kept) -> Map | WholeTable | None:
-    """The earlier run's table of connections, whichever kind it had."""
-    if kept.maps.keys() >= WholeTable.MAPS:
-        return WholeTable(kept.maps)
-    return kept.maps.get("connections")
-
-
-def _live(connections: Map | WholeTable, expires: Mapping[str, int]) -> tuple[NDArray[np.void], NDArray[np.void]]:
-    """Keys and values of all entries that are connections."""
-    table = np.dtype(connections.Key), np.dtype(connections.Leaf)
-    keys, values = [np.empty(0, table[0])], [np.empty(0, table[1])]
-    for some_keys, leaves in entries_of(connections).read():
-        live = (leaves["expires"] != expires["EXPIRES_CLAIMED"]) & (leaves["expires"] != expires["EXPIRES_ENDED"])
-        keys.append(some_keys[live])
-        values.append(leaves[live])
-    return np.concatenate(keys), np.concatenate(values)
+def _live(kept: Kept) -> tuple[NDArray[np.void], NDArray[np.void]] | None:
+    """Keys and values of all entries of the earlier run that are connections; None: their maps are gone."""
+    names = kept.maps.keys()
+    if not (names >= ConnectionTable.MAPS and (names >= set(CHUNKS) or names >= set(CHUNKS.values()))):
+        return None
+    parts = parts_of(kept.maps, {shape.name: shape for shape in kept.layout.shapes})
+    try:
+        connections = ConnectionTable(kept.maps, parts)
+        no_time = max(kept.layout.enums["expires"].values())
+        keys, values = [np.empty(0, np.dtype(connections.Key))], [np.empty(0, np.dtype(connections.Leaf))]
+        for some_keys, leaves in connections.read():
+            live = leaves["expires"] > no_time
+            keys.append(some_keys[live])
+            values.append(leaves[live])
+        return np.concatenate(keys), np.concatenate(values)
+    finally:
+        for each in parts.values():
+            each.close()
 
 
 def _choose(leaves: NDArray[np.void], datapath: Datapath) -> NDArray[np.intp]:

@@ -12,9 +12,6 @@ from numpy.typing import NDArray
 
 from ctweb.table.columns import Columns
 
-# The largest `expires` that is no time (enum expires of ebpf/types.h): claimed, or over and only its entry is left.
-ENDED = 1
-
 
 def dying(columns: Columns, now: int) -> NDArray[np.bool_]:
     """Who has expired at `now` (datapath ns). (n,)
@@ -27,6 +24,6 @@ def dying(columns: Columns, now: int) -> NDArray[np.bool_]:
 def due(columns: Columns, before: int) -> NDArray[np.bool_]:
     """Who goes to the reaper and is shown no more. (n,) `before`: when the sweep before began (0: there was none).
 
-    That is who had expired by then, and every entry that is no connection any more.
+    That is who had expired by then.
     """
-    return columns.expires <= np.uint64(max(before, ENDED))
+    return columns.expires <= np.uint64(before)

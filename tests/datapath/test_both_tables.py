@@ -1,4 +1,4 @@
-"""The table that is made whole and the one that grows: the same to every packet, each with its own use of memory."""
+"""The table made whole at the start and the one that grows: the same to every packet."""
 
 from __future__ import annotations
 
@@ -109,21 +109,6 @@ def test_a_place_is_used_again_but_not_while_somebody_may_be_counting_on_it(whol
     assert places(whole) == (3, 0)
     assert [list(conn["packets"]) for _, conn in whole.entries()] == [[1, 0]] * 3
     whole.check_conservation()
-
-
-def test_in_the_growing_one_what_has_ended_is_deleted_only_after_a_while(growing):
-    """Whoever still counts on it must have stopped: the memory may be used again at once."""
-    growing.see(tcp_frame(CLIENT, 1, SERVER, 2, SYN))
-    growing.see(tcp_frame(SERVER, 2, CLIENT, 1, RST | ACK, ack=1))
-    keys = np.array([key for key, _ in growing.entries()], growing.datapath.key_dtype)
-    assert [int(conn["expires"]) for _, conn in growing.entries()] == [1]
-    assert growing.datapath.reap(keys, growing.now - 1) == 0
-    growing.sleep(1)
-    assert growing.datapath.reap(keys, growing.now) == 1
-    assert not growing.entries()
-    counted = growing.counted()
-    assert (counted["RESET"], counted["ENDED_PACKETS"], counted.get("EXPIRED", 0)) == (1, 2, 0)
-    growing.check_conservation()
 
 
 class TestCrowded:

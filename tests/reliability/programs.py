@@ -13,7 +13,7 @@ from bcc.libbcc import lib
 
 from ctweb.datapath.bpf import PROG_TEST_RUN, SYS_BPF, SkBuff, TestRunAttr
 from ctweb.datapath.build import Datapath
-from ctweb.datapath.maps import Batches, entries_of
+from ctweb.datapath.maps import Batches
 
 XDP_PASS = 2
 TCX_NEXT = 0xFFFFFFFF  # TC_ACT_UNSPEC: what stands behind the program runs as if it were not there
@@ -83,15 +83,11 @@ class Kernel:
     _before: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._entries = entries_of(self.datapath.connections)
         self._tables = [
             (self.datapath.table(name), Batches(self.datapath.table(name), name))
             for name in ("datagrams", "expectations", "watched", "calls")
         ]
-        if not self.datapath.options.preallocate:
-            self._tables.append((self.datapath.table("connections"), self._entries))
         self._status = self.datapath.enums["status"]
-        self._over = self.datapath.enums["expires"]["EXPIRES_ENDED"]
 
     def runner(self, program: str) -> Runner:
         if program not in self._runners:
@@ -103,18 +99,17 @@ class Kernel:
         """By key as the kernel has it, in the order of Connection.facts; without what is over."""
         status = self._status
         found: dict[bytes, Facts] = {}
-        for keys, leaves in self._entries.read():
+        for keys, leaves in self.datapath.connections.read():
             raw = keys.tobytes()
             names = ("expires", "status", "tcp_state", "packets", "bytes")
             for number, (expires, bits, state, packets, sizes) in enumerate(
                 zip(*(leaves[name].tolist() for name in names), strict=True)
             ):
-                if expires > self._over:
-                    found[raw[number * 40 : number * 40 + 40]] = (
-                        bool(bits & status["STATUS_SWAPPED"]), tuple(packets), tuple(sizes),
-                        bool(bits & status["STATUS_SEEN_REPLY"]), bool(bits & status["STATUS_ASSURED"]),
-                        state, expires,
-                    )  # fmt: skip
+                found[raw[number * 40 : number * 40 + 40]] = (
+                    bool(bits & status["STATUS_SWAPPED"]), tuple(packets), tuple(sizes),
+                    bool(bits & status["STATUS_SEEN_REPLY"]), bool(bits & status["STATUS_ASSURED"]),
+                    state, expires,
+                )  # fmt: skip
         return found
 
     def counters(self) -> dict[str, int]:
@@ -127,8 +122,7 @@ class Kernel:
 
     def clear(self) -> None:
         """An empty table, and counters that start from here."""
-        if self.datapath.options.preallocate:
-            self.datapath.connections.clear()
+        self.datapath.connections.clear()
         for table, batches in self._tables:
             keys = b"".join([some.tobytes() for some, _ in batches.read()])
             if keys:

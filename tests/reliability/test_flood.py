@@ -17,6 +17,8 @@ def test_assured_connections_count_on_and_new_ones_come_up(hook, tmp_path):
     assert story.sent > MAX_ENTRIES
     assert story.early_drops > 0
     assert story.came_up == story.tries >= 1
-    assert max(story.live) <= MAX_ENTRIES * 1.02  # a sweep is no instant: some come and go while it reads
+    # A sweep is no instant: of those that come while it reads, the ones of its first ticks are shown beside those that
+    # gave way to them, which are thousands.
+    assert max(story.live) <= MAX_ENTRIES * 1.05
     assert story.sweep_numbers[-1] > story.sweep_numbers[0]
     assert max(story.memory) < MEMORY

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
-import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,10 +23,11 @@ from running import CTWEB
 
 from ctweb.settings import Tracking
 from ctweb.tracker import Tracker
+from reliability.short_of_memory import MOST
 
 ALWAYS = f'{CONFIG}enabled = "yes"\n'
-GROWING = f'preallocate = "no"\n{ALWAYS}'
 TRACKING = "/rest/ip/firewall/connection/tracking"
+TESTS = Path(__file__).parents[1]
 CHANGE = {"udp-timeout": "42s"}
 
 
@@ -237,39 +239,39 @@ def memory_group(name: str) -> Iterator[tuple[Path, Path, Path]]:
         group.rmdir()
 
 
-def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(machines, tmp_path):
-    """What the kernel takes for the table is charged to the group where the program was started. When that is full
-    it gives no entry; those that are there go on, and with room again new ones come."""
-    client, router, _ = machines
+def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(tmp_path):
+    """What the kernel takes for the table is charged to the group of the process. When that is full a table that grows
+    grows no more; the connections that are there go on, and with room again new ones come."""
     with memory_group(f"re-{tmp_path.parent.name}-{tmp_path.name}") as (members, limit, usage):
-        enter = ("sh", "-c", f'echo $$ > {members} && exec "$@"', "sh")
-        ctweb = Tracked(router, tmp_path, "--interface", "lan", "--interface", "wan", config=GROWING, by=enter)
-        counted(ctweb, client, IPV4.server, 5)
-        # The program itself goes elsewhere, lest it be killed for the memory of its own.
-        (members.parents[1] / "cgroup.procs").write_text(str(ctweb.process.pid))
-        limit.write_text(str(int(usage.read_text()) + (1 << 20)))
-        datagrams(client, 60_000)
-        health = wait_for("some are refused", lambda: (now := ctweb.get("/healthz"))["counters"]["refused"] and now)
-        assert health["connections"] < 60_000
-        limit.write_text("1000000000")
-        expected = ping_count(IPV4, 6)
+        enter = ["sh", "-c", f'echo $$ > {members} && exec "$@"', "sh", sys.executable, "-m"]
+        log = tmp_path / "log"
+        with log.open("wb") as said, subprocess.Popen(
+            [*enter, "reliability.short_of_memory"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=said,
+            text=True, cwd=TESTS, env=os.environ | {"PYTHONPATH": f"{TESTS.parent}:{TESTS}"},
+        ) as process:  # fmt: skip
 
-        def come_up() -> bool:
-            """Each processor fills its stock when it is asked again, for who comes after."""
-            ping(client, IPV4.server, 6)
-            return expected in [Count.of(row) for row in ctweb.rows(protocol="icmp", src_address=IPV4.client)]
+            def begin(number: int) -> dict[str, int]:
+                process.stdin.write(f"{number}\n")
+                process.stdin.flush()
+                return json.loads(process.stdout.readline())
 
-        wait_for("new connections come up", come_up)
-        log = ended_well(ctweb)
-        assert "packets of new connections were refused and are not tracked" in log
-        assert "the kernel has no memory for more; look at the memory limit of the service" in log
+            assert begin(1000)["COUNT_CREATED"] == 1000
+            limit.write_text(str(int(usage.read_text()) + (6 << 20)))
+            short = begin(MOST - 2000)
+            assert short["COUNT_REFUSED"] > 0
+            assert 65_000 < short["COUNT_CREATED"] == MOST - 1000 - short["COUNT_REFUSED"]
+            limit.write_text("1000000000")
 
+            def come_up() -> bool:
+                before = short["COUNT_REFUSED"]
+                short.update(begin(10))
+                return short["COUNT_REFUSED"] == before
 
-def datagrams(client: Namespace, number: int) -> None:
-    """So many connections of one datagram each."""
-    with client.socket(socket.AF_INET, socket.SOCK_DGRAM) as near:
-        for port in range(number):
-            near.sendto(b"", (IPV4.server, 1 + port % 65_000))
+            wait_for("new connections come up", come_up)
+            process.stdin.close()
+            assert process.wait(timeout=30) == 0
+        told = "there is no memory for more connections: Cannot allocate memory; look at the memory limit"
+        assert told in log.read_text()
 
 
 def test_the_process_stands_still_for_a_while(machines, tmp_path):

@@ -14,11 +14,6 @@ def test_an_entry_dies_at_the_very_tick_its_timeout_names():
     assert expiry.dying(columns, 10 * SECOND).tolist() == [True, True, False]
 
 
-def test_an_entry_that_is_no_connection_any_more_is_due_at_once():
-    columns = make_columns([1, 2, 3], expires=[0, 1, 99 * SECOND])
-    assert expiry.due(columns, 0).tolist() == [True, True, False]
-
-
 def test_an_entry_is_shown_as_dying_for_one_sweep_before_it_is_reaped():
     columns = make_columns([1], expires=[int(10.5 * SECOND)])
     sweeps = [9 * SECOND, 10 * SECOND, 11 * SECOND, 12 * SECOND]

@@ -1,4 +1,4 @@
-"""The table of connections that is made whole (ebpf/table.h), as user space reads and writes it."""
+"""The table of connections (ebpf/table.h), as user space reads and writes it."""
 
 from __future__ import annotations
 
@@ -10,43 +10,56 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ctweb.datapath.c_types import type_of
 from ctweb.datapath.libbcc import lib
 from ctweb.datapath.map import Map
 from ctweb.datapath.maps import BATCH, MapError
+from ctweb.datapath.parts import Parts
 
 _CLAIMED = 0  # EXPIRES_CLAIMED: a place without an entry, or one that is on its way in or out
 
 Put = Callable[[NDArray[Any], NDArray[Any]], int]
 
 
-class WholeTable(Mapping[Any, Any]):
+class ConnectionTable(Mapping[Any, Any]):
     """Entries by their tuples. Not for two threads at once: its buffers are kept between readings.
 
-    Key, Leaf: ctypes types of `struct tuple` and `struct conn`. MAPS: what it is made of.
+    Key, Leaf: ctypes types of `struct tuple` and `struct conn`. MAPS: what it is made of, besides its parts.
     """
 
-    MAPS = frozenset({"places", "addresses", "buckets", "spare_places", "shared", "datagrams"})
+    MAPS = frozenset({"buckets", "spare_places", "shared", "datagrams"})
 
-    def __init__(self, maps: Mapping[str, Map], put: Put | None = None) -> None:
-        """maps: MAPS by name, and others. put: writes entries, and says how many found a place."""
-        self._places, self._addresses = maps["places"], maps["addresses"]
+    def __init__(self, maps: Mapping[str, Map], parts: Mapping[str, Parts], put: Put | None = None) -> None:
+        """maps: MAPS by name, and others. parts: `places` and `addresses`, which stay the caller's.
+
+        put: writes entries, and says how many found a place.
+        """
+        self._places, self._addresses = parts["places"], parts["addresses"]
         self._shared, self._index, self._spare = maps["shared"], maps["buckets"], maps["spare_places"]
         self._put = put
-        self.Leaf: Any = dict(self._places.Leaf._fields_)["conn"]
+        place = type_of(self._places.shape.leaf)
+        self.Leaf: Any = dict(place._fields_)["conn"]
         self.Key: Any = maps["datagrams"].Key  # the same struct, of a map that has it for a key
-        self._place, self._key = np.dtype(self._places.Leaf), np.dtype(self.Key)
-        self._numbers = np.empty(BATCH, np.uint32)
-        self._block = np.empty(BATCH, self._place)
-        self._far = np.empty(BATCH, np.dtype(self._addresses.Leaf))
+        self._place, self._key = np.dtype(place), np.dtype(self.Key)
+        # No batch goes beyond a part: each part has a whole number of them, or is the only one.
+        self._batch = min(BATCH, self._places.entries)
+        self._numbers = np.empty(self._batch, np.uint32)
+        self._block = np.empty(self._batch, self._place)
+        self._far = np.empty(self._batch, np.dtype(type_of(self._addresses.shape.leaf)))
+
+    @property
+    def room(self) -> int:
+        """Entries that there is memory for."""
+        return self._places.room
 
     def blocks(self) -> Iterator[tuple[int, NDArray[np.void]]]:
         """The places that have ever been used, as they are: the number of the first one, and them.
 
         Each block is written over by the next. Raises MapError.
         """
-        used = min(self._shared[0].places_used, self._places.shape.entries)
-        for start in range(0, used, BATCH):
-            yield start, self._read(self._places, start, self._block[: min(BATCH, used - start)])
+        used = min(self._shared[0].places_used, self._places.room)
+        for start in range(0, used, self._batch):
+            yield start, self._read(self._places, start, self._block[: min(self._batch, used - start)])
 
     def read(self) -> Iterator[tuple[NDArray[np.void], NDArray[np.void]]]:
         """Keys and values, batch by batch; each is written over by the next. Raises MapError.
@@ -66,12 +79,13 @@ class WholeTable(Mapping[Any, Any]):
                     keys["lo_addr"][wide], keys["hi_addr"][wide] = far["lo"], far["hi"]
                 yield keys, places["conn"]
 
-    def _read(self, table: Map, start: int, into: NDArray[np.void]) -> NDArray[np.void]:
-        """The elements from `start` on."""
-        before, place = ctypes.c_uint32(start - 1), ctypes.c_uint32()
+    def _read(self, parts: Parts, start: int, into: NDArray[np.void]) -> NDArray[np.void]:
+        """The elements from `start` on, all of one part."""
+        table, first = parts.at(start)
+        before, place = ctypes.c_uint32(first - 1), ctypes.c_uint32()
         count = ctypes.c_uint32(len(into))
         failed = lib().bpf_lookup_batch(
-            table.map_fd, ctypes.byref(before) if start else None, ctypes.byref(place),
+            table.map_fd, ctypes.byref(before) if first else None, ctypes.byref(place),
             self._numbers.ctypes.data, into.ctypes.data, ctypes.byref(count),
         )  # fmt: skip
         if failed or count.value != len(into):
@@ -121,16 +135,23 @@ class WholeTable(Mapping[Any, Any]):
     def clear(self) -> None:
         """As it was when it was made. No program may be running. Raises MapError."""
         shared = self._shared[0]
-        if not shared.places_used:
-            return
-        buckets = self._index.shape.entries
-        for table, n in ((self._index, buckets), (self._places, shared.places_used), (self._spare, shared.spare_tail)):
-            n = min(n, table.shape.entries)  # noqa: PLW2901
-            numbers, zero, count = np.arange(n, dtype=np.uint32), np.zeros(n, np.dtype(table.Leaf)), ctypes.c_uint32(n)
-            if n and lib().bpf_update_batch(table.map_fd, numbers.ctypes.data, zero.ctypes.data, ctypes.byref(count)):
-                raise MapError(f"cannot empty the connection table: {os.strerror(ctypes.get_errno())}")
+        used = min(shared.places_used, self._places.room)
+        for number, table in enumerate(self._places.maps):
+            _empty(table, used - number * self._places.entries)
+        _empty(self._spare, shared.spare_tail)
+        _empty(self._index, self._index.shape.entries if used else 0)
         shared.places_used = shared.spare_head = shared.spare_tail = 0
         self._shared[0] = shared
 
     def __len__(self) -> int:
         return sum(len(keys) for keys, _ in self.read())
+
+
+def _empty(table: Map, n: int) -> None:
+    """Zero in the first `n` elements, or in all that there are. Raises MapError."""
+    n = min(n, table.shape.entries)
+    if n <= 0:
+        return
+    numbers, zero, count = np.arange(n, dtype=np.uint32), np.zeros(n, np.dtype(table.Leaf)), ctypes.c_uint32(n)
+    if lib().bpf_update_batch(table.map_fd, numbers.ctypes.data, zero.ctypes.data, ctypes.byref(count)):
+        raise MapError(f"cannot empty the connection table: {os.strerror(ctypes.get_errno())}")
