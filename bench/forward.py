@@ -92,6 +92,7 @@ def figures(packets: int, rounds: int, many: int = MANY) -> Iterator[Figure]:
     datapath = compile_datapath(as_run(many + FEW))
     try:
         datapath.apply(LONG)
+        datapath.memory.grow(many + FEW)
         with nf_conntrack_buckets(many), nf_conntrack_max(2 * many), router() as way, way.ends():
             ways = tracked_ways(way, datapath)
             with_empty = ways | {"empty": lambda: way.hooked(way.nothing, way.nothing)}

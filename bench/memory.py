@@ -36,7 +36,7 @@ def ours(way: Router, connections: int, *, whole: bool) -> float:
     datapath = compile_datapath(BuildOptions(max_entries=connections, preallocate=whole))
     try:
         datapath.apply(LONG)
-        with growing(datapath), way.ctweb(datapath):
+        with growing(datapath.memory), way.ctweb(datapath):
             way.cost(Packets(connections=connections), connections)
             made = datapath.read_counters()["COUNT_CREATED"]
         if made < connections * 0.999:

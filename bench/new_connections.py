@@ -72,7 +72,7 @@ def _of_one_table(way: Router, connections: int, rounds: int, *, full: bool, who
     datapath = compile_datapath(BuildOptions(max_entries=size, preallocate=whole))
     try:
         datapath.apply(LONG)
-        with growing(datapath), nf_conntrack_max(size):
+        with growing(datapath.memory), nf_conntrack_max(size):
             for name, packets in KINDS.items():
                 number = max(connections, 2 * FULL) if full else connections
                 costs = measure(way, datapath, packets, number, rounds, full=full)

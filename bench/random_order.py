@@ -125,6 +125,7 @@ def check(table: Any, packets: int) -> None:
 def figures(rounds: int, entries: int = ENTRIES) -> Iterator[Figure]:
     datapath = compile_datapath(as_run(entries))
     try:
+        datapath.memory.grow(entries)
         datapath.apply(Tracking(tcp_syn_sent_timeout=3_600_000, tcp_syn_received_timeout=3_600_000))
         with driven(entries) as (driver, programs, table), floor_over(datapath) as own_floor:
             established(datapath, driver, entries)

@@ -101,6 +101,7 @@ def figures(rounds: int, expiring: int = EXPIRING) -> Iterator[Figure]:
     others = min(range(os.cpu_count() or 1), key=lambda number: number == cpu)
     affinity = os.sched_getaffinity(0)
     try:
+        datapath.memory.grow(expiring)
         with router() as way:
             whole, cpus, idle, busy = [], [], [], []
             for _ in range(rounds):

@@ -155,7 +155,7 @@ def _run(
     # Packets are counted from here on. What interfaces and rules may want later takes root to load: see privileges.py.
     datapath.programs.load_all({"tc"} if config.hook == "tc" else {"tc", "xdp"})
     program = _give_up_root(account, reread)
-    stack.enter_context(growing(datapath))
+    stack.enter_context(growing(datapath.memory))
     conntrack.start()
     stack.enter_context(rulebook.fasttrack.running(interfaces.replace))
     interfaces.start()

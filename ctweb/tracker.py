@@ -290,14 +290,14 @@ class Tracker(TableSource):
     def _tell_refused(self, packets: int, connections: int) -> None:
         """Once, until a sweep finds that none were: so many packets of new connections found no place."""
         if packets and not self._refusing:
-            at_most, no_memory = self.max_entries, self._datapath.no_memory
+            at_most, memory = self.max_entries, self._datapath.memory
             log.warning(
                 "%d packets of new connections were refused and are not tracked, with %d connections of %d at most: %s",
                 packets, connections, at_most,
+                f"there is no memory for more ({memory.no_memory}); look at the limits of the service (MemoryMax)"
+                if memory.no_memory else
                 "the table is full of connections that do not give way; a larger max-entries helps"
-                if connections > at_most // 2 else
-                f"there is no memory for more ({no_memory}); look at the memory limit of the service (MemoryMax)"
-                if no_memory else
+                if connections > at_most // 2 or memory.growth is None else
                 "they came faster than memory for them was made, which is there by now; preallocate = \"yes\" helps",
             )  # fmt: skip
         self._refusing = packets > 0

@@ -33,7 +33,7 @@ struct settings {
 };
 _Static_assert(TIMEOUTS == 16, "a timeout index is four bits");
 
-/* A map whose size is given when it is made, at each start: so a table of another size needs no other program. */
+/* A map whose size is given when it is made, at each start: so a table of another size needs no other program, but for CHUNK_SHIFT. */
 enum { SIZED_AT_START = 1 };
 
 /* Written by user space before the first packet. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: MIT OR GPL-2.0-only */
 /* Entries of the table: start, count, end. The rules that make them safe are in docs/architecture.md, "Life of an entry":
  * whoever wins cmpxchg(&expires, seen, EXPIRES_CLAIMED) owns the entry until it stores another value there; counters only ever
- * grow by atomic adds and are only ever taken by atomic exchange; memory is given back by the reaper alone, when no program can
- * still be running that saw the entry alive. So a packet's counts end up on a connection or in the cpu, exactly once. */
+ * grow by atomic adds and are only ever taken by atomic exchange; the place of an entry that is over rests until no program can
+ * still be running that saw it alive. So a packet's counts end up on a connection or in the cpu, exactly once. */
 #ifndef CTWEB_CONN_H
 #define CTWEB_CONN_H
 
@@ -69,12 +69,12 @@ static __always_inline void count_live(s64 n)
 }
 
 /* By the owner of the claim, which keeps it. */
-static __always_inline void end(const struct tuple *tuple, struct conn *conn, struct per_cpu *cpu, u32 cause)
+static __always_inline void end(struct conn *conn, struct per_cpu *cpu, u32 cause)
 {
 #ifdef REPLAY
 	struct ended *record = ended.ringbuf_reserve(sizeof(*record));
 	if (record) {		/* user space sees to it that there is room */
-		record->tuple = *tuple;
+		tuple_of(place_of(conn), &record->tuple);
 		record->conn = *conn;
 		ended.ringbuf_submit(record, BPF_RB_NO_WAKEUP);
 	}
@@ -128,19 +128,19 @@ static __always_inline void restart(struct conn *conn, const struct packet *pack
 {
 	/* Packets that found the old connection alive may read a mixture here. They are of the same two ends and at the same time, so
 	 * what they make of it is what some order of their arrival would have made. */
-	u64 place = take_place(&packet->tuple);
+	u64 position = take_position();
 
 	__builtin_memset(conn->window, 0, __builtin_offsetof(struct conn, id) - __builtin_offsetof(struct conn, window));
 	conn->mark = 0;
 	fill(conn, packet, start, now, bits, cpu, ifindex);
 	__sync_fetch_and_add(&conn->packets[ORIGINAL], packet->packets);
 	__sync_fetch_and_add(&conn->bytes[ORIGINAL], packet->bytes);
-	conn->fresh = place;
+	conn->fresh = position;
 	/* An exchange, for it orders all of the above before the entry is alive again. */
 	__sync_lock_test_and_set(&conn->expires, now + start->timeout);
 	count(cpu, COUNT_CREATED, 1);
 	count_live(1);
-	remember(&packet->tuple, conn, place);
+	remember(conn, position);
 }
 
 static __always_inline int insert(const struct packet *packet, const struct start *start, u64 now, u64 bits,
@@ -151,18 +151,18 @@ static __always_inline int insert(const struct packet *packet, const struct star
 
 	if (!conn)
 		return -ENOMEM;
-	u64 place = take_place(&packet->tuple);
+	u64 position = take_position();
 
 	__builtin_memset(conn, 0, sizeof(*conn));
 	conn->packets[ORIGINAL] = packet->packets;
 	conn->bytes[ORIGINAL] = packet->bytes;
 	fill(conn, packet, start, now, bits, cpu, ifindex);
-	conn->fresh = place;
+	conn->fresh = position;
 	error = publish(&packet->tuple, conn, now + start->timeout, now);
 	if (!error) {
 		count(cpu, COUNT_CREATED, 1);
 		count_live(1);
-		remember(&packet->tuple, conn, place);
+		remember(conn, position);
 	}
 	return error;
 }

@@ -38,7 +38,6 @@ struct per_cpu {
 	struct tcp_options options;
 	struct start start;
 	struct conn fresh;	/* where an entry is put together, if not in its place (translate.h) */
-	struct tuple victim;
 	struct translation translation;
 	u64 egress;		/* for the long way (hooks.h): 1: the hook is egress, */
 	u64 counted;		/* 1: the packet was counted at another hook, */

@@ -32,7 +32,7 @@ struct key_meta {
 BPF_TABLE("array", u32, struct offer, offers, OFFERS);
 
 /* A tuple as it is behind the translation -> the connection. Written at egress and by user space's runs of translate(), which also
- * deletes; read by the packet programs for tuples that are not in `connections`, and by user space in batches. Its buckets alone take
+ * deletes; read by the packet programs for tuples that are not in the table, and by user space in batches. Its buckets alone take
  * 16 bytes for each connection that the table holds, so it is made when translations are first expected (settings.nat). */
 BPF_F_TABLE("hash", struct tuple, struct translation, translations, SIZED_AT_START, BPF_F_NO_PREALLOC);
 

@@ -7,6 +7,7 @@
 #define CTWEB_PLACES_H
 
 enum { REUSE_TICKS = 2 };	/* longer than any program runs */
+enum { FEW_PLACES = 4096 };	/* half a million are taken in a second, if ticks are of 4 ms */
 
 /* The first cache line is all that a UDP packet of a connection needs. */
 struct place {
@@ -37,9 +38,9 @@ BPF_ARRAY_OF_MAPS(address_chunks, "addresses", SIZED_AT_START);
 BPF_RINGBUF_OUTPUT(growth, 1);
 
 #define CHUNK (1u << CHUNK_SHIFT)
-#define TELL_EVERY (CHUNK / 4)
-/* So many CPUs may each take the place behind the last one that they have seen used, before any of them sees another's. */
-#define AT_ONCE (1u << CPU_BITS)
+#define TELL_EVERY (CHUNK / 16)
+/* At most so many programs may each take the place behind the last one that they have seen used, before any of them sees another's. */
+#define AT_ONCE (2u << CPU_BITS)
 _Static_assert(AT_ONCE <= CHUNK, "the chunk that is looked for is one further at most");
 
 static __always_inline void *element_of(void *chunk, u32 number)
@@ -72,6 +73,16 @@ static __always_inline bool may_use_after(u64 used, u64 places_there)
 	return place_chunks.lookup(&chunk);
 }
 
+/* No memory for more, and of the places that were given back so few that they may all be at rest: one is to be given back for each that is
+ * taken. */
+static __always_inline bool few_places_left(const struct shared *all, u64 places_there)
+{
+	u64 used = READ_ONCE(all->places_used);
+
+	return unlikely(used < places_there && !may_use_after(used, places_there)) &&
+	       READ_ONCE(all->spare_tail) - READ_ONCE(all->spare_head) < FEW_PLACES;
+}
+
 static __always_inline void tell_growth(u64 used)
 {
 	if (unlikely(!(used & (TELL_EVERY - 1))))
@@ -93,6 +104,11 @@ static __always_inline struct addresses *addresses_at(u32 number)
 static __always_inline bool may_use_after(u64 used, u64 places_there)
 {
 	return true;
+}
+
+static __always_inline bool few_places_left(const struct shared *all, u64 places_there)
+{
+	return false;
 }
 
 static __always_inline void tell_growth(u64 used)

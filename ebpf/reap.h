@@ -18,7 +18,7 @@ struct reap_key {
 };
 
 struct reap_request {
-	u64 when;		/* datapath time, at least a grace period ago: no program that saw the entry alive runs any more */
+	u64 when;		/* datapath time */
 	u64 now;
 	u32 mode;
 	u32 keys;
@@ -36,24 +36,24 @@ static __always_inline int reap_one(struct reap_request *request, const struct r
 	if (expires == EXPIRES_CLAIMED)
 		return 0;
 	if (request->mode == REAP_REMEMBER) {
-		u64 place = take_place(&tuple);
+		u64 position = take_position();
 
-		conn->fresh = place;
+		conn->fresh = position;
 		count_live(1);
-		remember(&tuple, conn, place);
+		remember(conn, position);
 		return 1;
 	}
 	if (request->mode == REAP_REMOVE) {
 		if (conn->id != key->id || !claim(conn, expires))
 			return 0;
-		end(&tuple, conn, cpu, COUNT_REMOVED);
-		take_out(&tuple, conn, request->now);
+		end(conn, cpu, COUNT_REMOVED);
+		take_out(conn, request->now);
 		return 1;
 	}
 	if (expires > request->when || !claim(conn, expires))
 		return 0;
-	end(&tuple, conn, cpu, COUNT_EXPIRED);
-	take_out(&tuple, conn, request->now);
+	end(conn, cpu, COUNT_EXPIRED);
+	take_out(conn, request->now);
 	return 1;
 }
 

@@ -171,7 +171,8 @@ static __always_inline int publish(const struct tuple *tuple, struct conn *conn,
 	return error;
 }
 
-static __always_inline void take_out(const struct tuple *tuple, struct conn *conn, u64 now)
+/* Of an entry that is over, by the owner of its claim. */
+static __always_inline void take_out(struct conn *conn, u64 now)
 {
 	u32 zero = 0;
 	struct place *place = place_of(conn);

@@ -82,8 +82,8 @@ static __always_inline int go_on(struct conn *conn, u64 expires, const struct pa
 	/* A reset's end is not stamped: it ends now. */
 	add(conn, direction, packet->packets, packet->bytes, expires, verdict == VERDICT_RESET ? expires : now + change.timeout, cpu);
 	if (unlikely(verdict == VERDICT_RESET) && claim(conn, expires)) {
-		end(&packet->tuple, conn, cpu, COUNT_RESET);
-		take_out(&packet->tuple, conn, now);
+		end(conn, cpu, COUNT_RESET);
+		take_out(conn, now);
 	}
 	return verdict;
 }
@@ -120,7 +120,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 		reason = start_of(packet, in_force, start);
 		if (!reason && !make_room(cpu, now))
 			reason = COUNT_REFUSED;
-		if (!reason && expires == EXPIRES_CLAIMED) {
+		if (!reason) {
 			reason = insert(packet, start, now, bits, cpu, ifindex);
 			if (!reason)
 				return;
@@ -143,7 +143,7 @@ static __always_inline void track(struct packet *packet, u64 now, u64 bits, stru
 	reason = start_of(packet, in_force, start);
 	if (!reason) {
 		if (conn && expires != EXPIRES_CLAIMED && claim(conn, expires)) {
-			end(&packet->tuple, conn, cpu, cause);
+			end(conn, cpu, cause);
 			restart(conn, packet, start, now, bits, cpu, ifindex);
 			return;
 		}

@@ -114,7 +114,7 @@ static __always_inline void bring_home(const struct nat_item *item, struct conn 
 			return;
 		}
 	}
-	take_out(&item->reply, stray, now);
+	take_out(stray, now);
 }
 
 static __always_inline struct conn *living(const struct tuple *tuple, u64 now, struct per_cpu *cpu)

@@ -106,9 +106,7 @@ enum counter {
 
 _Static_assert(COUNTERS <= 64, "struct per_cpu (maps.h)");
 
-/* Where the table grows, a kmalloc-256 object holds 8 (list) + 48 (htab_elem) + 40 (tuple) + 160: keep it so. With those 56 + 40 bytes
- * before it, the first 32 bytes here share a cache line with the end of the tuple; the next 64 are one line; the last 64 are the cold
- * line. */
+/* In its place (places.h), behind a key of 16 bytes. */
 struct conn {
 	u64 expires;		/* datapath time, or enum expires */
 	u32 status;		/* with the four bytes after it one 64-bit word for atomic operations: bits set by or */
@@ -117,17 +115,17 @@ struct conn {
 	u8 tcp_retrans;		/* times that it came again */
 	u8 tcp_scales;		/* window scale: original in the low nibble, reply in the high one */
 	u64 packets[2];		/* by enum direction; atomic adds */
-	/* -- cache line */
 	u64 bytes[2];		/* layer-3 bytes; atomic adds */
+	/* -- cache line */
 	struct tcp_window window[2];
 	u32 tcp_last_seq;	/* of the last packet */
 	u32 tcp_last_ack;
 	u32 tcp_last_end;
 	u16 tcp_last_win;
 	u8 tcp_flags[2];	/* per direction: enum tcp_side (tcp_window.h) */
-	/* -- cache line */
 	u64 id;			/* never 0, never again the same while the maps live */
 	u64 created;
+	/* -- cache line */
 	u64 fasttrack_packets[2];	/* forwarded by XDP, and not in `packets`: user space adds them up. Atomic adds */
 	u64 fasttrack_bytes[2];
 	u32 mark;		/* connection mark; 0: none */

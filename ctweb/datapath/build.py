@@ -21,9 +21,9 @@ from ctweb.datapath.connection_table import ConnectionTable
 from ctweb.datapath.image import SOURCE, BuildError, Image, MapShape, read_source
 from ctweb.datapath.image_cache import image_for
 from ctweb.datapath.map import Map
-from ctweb.datapath.parts import CHUNKS, Parts, parts_of
-from ctweb.datapath.pins import Kept, Layout, Pins, namespace_cookie
+from ctweb.datapath.pins import CHUNKS, Kept, Layout, Pins, namespace_cookie
 from ctweb.datapath.programs import Programs
+from ctweb.datapath.table_memory import TableMemory
 from ctweb.datapath.takeover import STATE, carry_over, fits
 from ctweb.settings import Tracking
 
@@ -39,10 +39,6 @@ RESTING = 1 << 15  # places beyond those of the connections: a place that is giv
 NEAR_BUCKETS = 2048  # a power of two: 128 KB, a part of a processor's second cache; see ebpf/index.h
 CONNECTIONS_PER_BUCKET = 8  # of the far ones, at most; 14 find room in it
 SMALL_TABLE = 1 << 17
-# Of a table that grows, the places that are ahead of the last one in use: what comes until there are more. A CPU makes
-# 65,536 connections in 90 ms at best, and who is to make room may have to wait for a CPU for half of that.
-LEAST_SPARE = 1 << 16
-SPARE_PART = 8  # of those in use
 _PROG_ARRAY = 3  # BPF_MAP_TYPE_PROG_ARRAY
 # A map of maps, by name, and what it holds: maps that are not made before they are wanted.
 _HELD = {"translations_in_use": "translations", **CHUNKS}
@@ -77,8 +73,8 @@ class BuildOptions:
 
     @property
     def chunk_shift(self) -> int:
-        """A chunk of a table that grows has two to the power of it places: it has tens of chunks, large or small."""
-        return next((shift for shift in (12, 14) if self.places <= 128 << shift), 18)
+        """A chunk of a table that grows has two to the power of it places: it has 128 chunks or some more."""
+        return next((shift for shift in (12, 14) if self.places <= 128 << shift), 17)
 
     @property
     def chunks(self) -> int:
@@ -112,8 +108,7 @@ class Datapath:
     programs: descriptors by name. connections: the table.
     settings, interfaces, datagrams, counters: maps.
     ended: descriptor of the ring buffer of connections that ended (of a replay only).
-    growth: descriptor of the ring buffer that says when to `grow` (of a table that grows only).
-    no_memory: why the table could not grow when that was tried last; empty: it could.
+    memory: the table's, which may have to grow.
     key_dtype, leaf_dtype, translation_dtype: layouts of `struct tuple`, `struct conn` and `struct translation`.
     enums: constants of the C source by enum.
     taken_over: the maps are those of an earlier run, as it left them. marks: names that its connection marks have.
@@ -126,9 +121,7 @@ class Datapath:
         self.pins = pins
         self.marks: tuple[str, ...] = ("",)
         self.taken_over = False
-        self.no_memory = ""
         self._maps: dict[str, Map] = {}
-        self._parts: dict[str, Parts] = {}
         self._kept = False  # the maps with state are pinned, by keep()
         kept = pins.open() if pins else None
         try:
@@ -144,6 +137,7 @@ class Datapath:
             self._set_size()
             self._reaper = TestRunner(self.programs["reap"])
             self.clock = Clock.measure(self.programs["read_clock"])
+            self.memory = TableMemory(self._maps, self._shapes, options.places, kept if self.taken_over else None)
             self._find_maps()
             if self.has_translations:
                 self.expect_nat(True)  # before the first packet, as it was
@@ -166,8 +160,7 @@ class Datapath:
             self.table("translations_in_use")[0] = self.table("translations").map_fd
 
     def _find_maps(self) -> None:
-        self._parts = parts_of(self._maps, self._shapes)
-        self.connections = ConnectionTable(self._maps, self._parts, self._put)
+        self.connections = ConnectionTable(self._maps, self.memory.parts, self._put)
         self.settings = self.table("settings")
         self.interfaces = self.table("interfaces")
         self.shared = self.table("shared")
@@ -181,9 +174,6 @@ class Datapath:
         self._rules = self.table("rules")
         self.rule_dtype: np.dtype[np.void] = np.dtype(self._rules.Leaf)["rule"].base
         self.ended: int | None = self.table("ended").map_fd if self.options.replay else None
-        self.growth: int | None = None if self.options.preallocate else self.table("growth").map_fd
-        if self.growth is not None:
-            self.grow()
 
     def _say(self, kept: Kept) -> None:
         if self.taken_over:
@@ -229,6 +219,7 @@ class Datapath:
             self.pins.adopt(self._layout(), owner)
             if self.has_translations:  # not an earlier run's, perhaps
                 self.pins.add("translations", self.translations)
+        self.memory.keep(self.pins)
         self._kept = True
         self.pins.write_calls({name: each for name, each in self._maps.items() if each.shape.type == _PROG_ARRAY})
 
@@ -321,26 +312,7 @@ class Datapath:
     @property
     def maps(self) -> tuple[Map, ...]:
         """All maps of the programs."""
-        chunks = (each for name, parts in self._parts.items() if name not in self._maps for each in parts.maps)
-        return (*self._maps.values(), *chunks)
-
-    def grow(self, coming: int = 0) -> None:
-        """Make memory for connections to come, at least so many, if there is little left. One thread at a time.
-
-        Raises OSError.
-        """
-        chunk, used = 1 << self.options.chunk_shift, self.shared[0].places_used
-        spare = max(LEAST_SPARE, used // SPARE_PART) + coming
-        wanted = -(-min(used + spare, self.options.places) // chunk)
-        try:
-            for name in CHUNKS.values():
-                parts = self._parts[name]
-                if len(parts) < wanted:  # another one may have failed halfway
-                    parts.add(wanted - len(parts))
-        except OSError as error:
-            self.no_memory = os.strerror(error.errno or 0)
-            raise
-        self.no_memory = ""
+        return (*self._maps.values(), *self.memory.chunks)
 
     def read_counters(self) -> dict[str, int]:
         """The kernel's totals over all CPUs, by their names in `enum counter`. Raises OSError."""
@@ -375,8 +347,7 @@ class Datapath:
 
     def _put(self, keys: np.ndarray[Any, np.dtype[Any]], leaves: np.ndarray[Any, np.dtype[Any]]) -> int:
         """Write entries into the table (ConnectionTable.write); how many found a place. Raises OSError."""
-        if self.growth is not None:
-            self.grow(len(keys))
+        self.memory.grow(len(keys))
         size = self.enums[""]["PUT_ENTRIES"]
         entry = np.dtype([("tuple", self.key_dtype), ("conn", self.leaf_dtype)])
         request = np.zeros((), np.dtype([("now", "u8"), ("entries", "u8"), ("entry", entry, size)]))
@@ -411,9 +382,8 @@ class Datapath:
         """Let go of programs and maps; what is attached or pinned stays."""
         if hasattr(self, "programs"):
             self.programs.close()
-        for parts in self._parts.values():
-            parts.close()
-        self._parts.clear()
+        if hasattr(self, "memory"):
+            self.memory.close()
         for each in self._maps.values():
             each.close()
         self._maps.clear()

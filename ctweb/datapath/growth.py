@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-from ctweb.datapath.build import Datapath
+from ctweb.datapath.table_memory import TableMemory
 
 log = logging.getLogger(__name__)
 
@@ -23,17 +23,17 @@ _POSITION = struct.Struct("=Q")
 
 
 @contextmanager
-def growing(datapath: Datapath) -> Iterator[None]:
+def growing(memory: TableMemory) -> Iterator[None]:
     """A thread, `growth`, that makes the next chunks as soon as packets tell that places are taken (ebpf/places.h).
 
     A table made whole needs none. Raises OSError.
     """
-    if datapath.growth is None:
+    if memory.growth is None:
         yield
         return
-    _many_descriptors(datapath.growth)
-    bell, quit_ = _Bell(datapath.growth), os.eventfd(0)
-    thread = threading.Thread(target=_run, args=(datapath, bell, quit_), name="growth", daemon=True)
+    _many_descriptors(memory.growth)
+    bell, quit_ = _Bell(memory.growth), os.eventfd(0)
+    thread = threading.Thread(target=_run, args=(memory, bell, quit_), name="growth", daemon=True)
     thread.start()
     try:
         yield
@@ -53,22 +53,27 @@ def _many_descriptors(any_one: int) -> None:
         os.close(fcntl.fcntl(any_one, fcntl.F_DUPFD_CLOEXEC, min(most, _DESCRIPTORS)))
 
 
-def _run(datapath: Datapath, bell: _Bell, quit_: int) -> None:
+def _run(memory: TableMemory, bell: _Bell, quit_: int) -> None:
     either = select.poll()
     either.register(quit_, select.POLLIN)
     either.register(bell.descriptor, select.POLLIN)
     told = ""  # the error that the log has already
-    while quit_ not in {descriptor for descriptor, _ in either.poll(_LOOK)}:
+    quitting = False
+    while not quitting:
         bell.silence()  # before the look: what is told after it is told again
         try:
-            datapath.grow()
-        except OSError:
-            if datapath.no_memory != told:
+            memory.grow()
+        except Exception as error:  # whatever it was, the next time may succeed
+            reason = memory.no_memory or str(error)
+            if reason != told:
                 log.error(
-                    "there is no memory for more connections: %s; look at the memory limit of the service (MemoryMax) "
-                    "and at dmesg; it is tried again each second", datapath.no_memory,
+                    "there is no memory for more connections: %s; look at the limits of the service (MemoryMax, "
+                    "LimitNOFILE) and at dmesg; it is tried again each second", reason,
                 )  # fmt: skip
-        told = datapath.no_memory
+            told = reason
+        else:
+            told = ""
+        quitting = quit_ in {descriptor for descriptor, _ in either.poll(_LOOK)}
 
 
 class _Bell:

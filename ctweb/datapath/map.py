@@ -6,7 +6,7 @@ import ctypes
 import errno
 import os
 import struct
-from collections.abc import Iterator, MutableMapping, Sequence
+from collections.abc import Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -71,13 +71,6 @@ class Map(MutableMapping[Any, Any]):
         key = self._key(key)
         if self._lib.bpf_delete_elem(self.map_fd, ctypes.byref(key)):
             raise self._refusal(key)
-
-    def set_many(self, first: int, leaves: Sequence[int]) -> None:
-        """Elements of an array of numbers from `first` on, in one call. Raises OSError."""
-        count = ctypes.c_uint32(len(leaves))
-        keys, values = (self.Key * len(leaves))(*range(first, first + len(leaves))), (self.Leaf * len(leaves))(*leaves)
-        if self._lib.bpf_update_batch(self.map_fd, ctypes.byref(keys), ctypes.byref(values), ctypes.byref(count)):
-            raise self._refusal(first)
 
     def __iter__(self) -> Iterator[Any]:
         """All keys. What is inserted or deleted meanwhile may be missed or come twice."""

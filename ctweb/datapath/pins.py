@@ -1,8 +1,9 @@
 """The maps pinned in bpffs, so that the next start finds them however this process ends.
 
 Below the directory of a network namespace, beside the links (attach.py): `maps/NAME` for the maps with state,
-`maps/layout` for what they mean, and `calls-N/NAME` for the maps that the hooks call other programs through, anew with
-each start N: the kernel empties such a map as soon as neither a pin nor a descriptor is left.
+`maps/NAME-N` for an array that is in several, `maps/layout` for what they mean, and `calls-N/NAME` for the maps that
+the hooks call other programs through, anew with each start N: the kernel empties such a map as soon as neither a pin
+nor a descriptor is left.
 """
 
 from __future__ import annotations
@@ -30,6 +31,15 @@ _LAYOUT = MapShape(
 )  # fmt: skip
 _LENGTH = struct.Struct("=I")
 
+# The maps of which a table that grows has chunks (ebpf/places.h), by the map of maps that each is in. Chunks have pins
+# of their own: to open what is in a map of maps takes rights that a service does not have.
+CHUNKS = {"address_chunks": "addresses", "place_chunks": "places"}
+
+
+def chunk_pin(name: str, number: int) -> str:
+    """The name under which a chunk is pinned."""
+    return f"{name}-{number}"
+
 
 class Layout(msgspec.Struct, frozen=True):
     """What pinned maps mean. shapes: with the entries they were made for. marks: names by number."""
@@ -42,16 +52,26 @@ class Layout(msgspec.Struct, frozen=True):
 
 @dataclass
 class Kept:
-    """Maps with state that an earlier run left, open."""
+    """Maps with state that an earlier run left, open.
+
+    chunks: of its table, if that grew, by name and in their order.
+    """
 
     layout: Layout
     maps: dict[str, Map]
+    chunks: dict[str, list[Map]]
+
+    def take_chunks(self) -> dict[str, list[Map]]:
+        """The chunks, which are the caller's from here on."""
+        taken, self.chunks = self.chunks, {}
+        return taken
 
     def close(self) -> None:
-        """Let go of those that nobody has taken out of `maps`."""
-        for each in self.maps.values():
+        """Let go of those that nobody has taken out."""
+        for each in (*self.maps.values(), *(each for some in self.chunks.values() for each in some)):
             each.close()
         self.maps.clear()
+        self.chunks.clear()
 
 
 class Pins:
@@ -76,10 +96,15 @@ class Pins:
         # The directory is named by a number that a later namespace may have; the cookie is never given again.
         if layout is None or layout.namespace != namespace_cookie():
             return None
-        kept = Kept(layout, {})
+        kept = Kept(layout, {}, {})
         for shape in layout.shapes:
             with suppress(OSError):  # one that is missing is seen by who wants to take it over
                 kept.maps[shape.name] = Map(shape, obj_get(self._maps / shape.name))
+            if shape.name in CHUNKS.values() and shape.name not in kept.maps:
+                chunks = kept.chunks[shape.name] = list[Map]()
+                with suppress(OSError):  # that was the last one
+                    while True:
+                        chunks.append(Map(shape, obj_get(self._maps / chunk_pin(shape.name, len(chunks)))))
         return kept
 
     def write(self, maps: Mapping[str, Map], layout: Layout, owner: tuple[int, int] | None = None) -> None:

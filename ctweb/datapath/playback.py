@@ -99,8 +99,7 @@ class Playback:
         A table that stays full is swept once in a second of the capture, as a running tracker's is.
         """
         self._take_ended()
-        if self._datapath.growth is not None:
-            self._datapath.grow()  # by more places than frames come until it is looked after again
+        self._datapath.memory.grow()  # by more places than frames come until it is looked after again
         if self._fed >= self._may_be_full and now - self._swept >= _SECOND:
             self.sweep(now)
         self._due = min(self._fed + self._queue.capacity // _ENDING, max(self._may_be_full, self._fed + 1))

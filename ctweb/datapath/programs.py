@@ -8,7 +8,6 @@ import os
 import sys
 import tempfile
 import threading
-import time
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -17,6 +16,7 @@ from typing import Literal
 from ctweb.datapath.image import BuildError, Code, Image, last_words
 from ctweb.datapath.libbcc import lib
 from ctweb.datapath.map import Map
+from ctweb.datapath.threads import wait_until_gone
 
 _KINDS = {"tc": 3, "xdp": 6}  # BPF_PROG_TYPE_SCHED_CLS, _XDP
 
@@ -137,11 +137,10 @@ class Programs(Mapping[str, int]):
 @contextmanager
 def _threads() -> Iterator[ThreadPoolExecutor]:
     """As many as there are CPUs. Afterwards none of them is there, also to the kernel: the rights it had would stay."""
-    numbers: list[int] = []
-    with ThreadPoolExecutor(os.cpu_count(), "load", lambda: numbers.append(threading.get_native_id())) as loaders:
+    threads: list[threading.Thread] = []
+    with ThreadPoolExecutor(os.cpu_count(), "load", lambda: threads.append(threading.current_thread())) as loaders:
         yield loaders
-    while any(os.path.exists(f"/proc/self/task/{number}") for number in numbers):
-        time.sleep(0.0002)
+    wait_until_gone(threads)
 
 
 @contextmanager

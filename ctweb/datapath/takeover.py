@@ -12,8 +12,8 @@ from ctweb.datapath.connection_table import ConnectionTable
 from ctweb.datapath.image import MapShape
 from ctweb.datapath.map import Map
 from ctweb.datapath.maps import write
-from ctweb.datapath.parts import CHUNKS, parts_of
-from ctweb.datapath.pins import Kept, Layout
+from ctweb.datapath.parts import Parts
+from ctweb.datapath.pins import CHUNKS, Kept, Layout
 
 if TYPE_CHECKING:
     from ctweb.datapath.build import Datapath
@@ -33,8 +33,10 @@ def fits(kept: Kept, shapes: Mapping[str, MapShape], enums: Mapping[str, Mapping
     ours = {name: shape for name, shape in shapes.items() if name in STATE}
     theirs = {shape.name: shape for shape in kept.layout.shapes}
     missing = ours.keys() - kept.maps.keys()
-    later = {"translations", *(held for holder, held in CHUNKS.items() if holder in ours)}  # made when they are wanted
-    return ours == theirs and missing <= later and kept.layout.enums == enums
+    later = {"translations", *kept.chunks}  # made when they are wanted
+    if not (ours == theirs and missing <= later and kept.layout.enums == enums):
+        return False
+    return all(len(kept.chunks[name]) not in kept.maps[holder] for holder, name in CHUNKS.items() if holder in ours)
 
 
 def carry_over(kept: Kept, datapath: Datapath) -> list[str]:
@@ -45,7 +47,7 @@ def carry_over(kept: Kept, datapath: Datapath) -> list[str]:
     lost = ["expected connections", "translations, until nf_conntrack tells of them again"]
     live = _live(kept)
     if live is None or "per_cpu" not in kept.maps:
-        return [*lost, "all connections and totals: their maps are gone"]
+        return [*lost, "all connections and totals: their maps are gone, or of another kind"]
     keys, leaves = live
     chosen: NDArray[np.intp] = np.empty(0, np.intp)
     if odd := _odd_constant(kept.layout.enums, datapath.enums):
@@ -72,22 +74,17 @@ def _odd_constant(before: Mapping[str, Mapping[str, int]], now: Mapping[str, Map
 
 def _live(kept: Kept) -> tuple[NDArray[np.void], NDArray[np.void]] | None:
     """Keys and values of all entries of the earlier run that are connections; None: their maps are gone."""
-    names = kept.maps.keys()
-    if not (names >= ConnectionTable.MAPS and (names >= set(CHUNKS) or names >= set(CHUNKS.values()))):
+    shapes = {shape.name: shape for shape in kept.layout.shapes}
+    there = {name: [kept.maps[name]] if name in kept.maps else kept.chunks.get(name) for name in CHUNKS.values()}
+    parts = {name: Parts(shapes[name], maps) for name, maps in there.items() if maps}
+    if parts.keys() != there.keys() or not kept.maps.keys() >= ConnectionTable.MAPS:
         return None
-    parts = parts_of(kept.maps, {shape.name: shape for shape in kept.layout.shapes})
-    try:
-        connections = ConnectionTable(kept.maps, parts)
-        no_time = max(kept.layout.enums["expires"].values())
-        keys, values = [np.empty(0, np.dtype(connections.Key))], [np.empty(0, np.dtype(connections.Leaf))]
-        for some_keys, leaves in connections.read():
-            live = leaves["expires"] > no_time
-            keys.append(some_keys[live])
-            values.append(leaves[live])
-        return np.concatenate(keys), np.concatenate(values)
-    finally:
-        for each in parts.values():
-            each.close()
+    connections = ConnectionTable(kept.maps, parts)
+    keys, values = [np.empty(0, np.dtype(connections.Key))], [np.empty(0, np.dtype(connections.Leaf))]
+    for some_keys, leaves in connections.read():
+        keys.append(some_keys.copy())
+        values.append(leaves.copy())
+    return np.concatenate(keys), np.concatenate(values)
 
 
 def _choose(leaves: NDArray[np.void], datapath: Datapath) -> NDArray[np.intp]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import closing
 from pathlib import Path
 
@@ -10,12 +9,13 @@ from crafted import SERVER, udp_frame
 from table import Table
 
 from ctweb.capacity import PLACE
-from ctweb.datapath.build import LEAST_SPARE, BuildOptions, Datapath, compile_datapath
+from ctweb.datapath.build import BuildOptions, Datapath, compile_datapath
 from ctweb.datapath.growth import growing
 from ctweb.settings import Tracking
 
 MOST = 100_000
 FEW = 5_000
+BETWEEN = 1_000  # connections from one tick to another
 
 
 def memory(datapath: Datapath) -> int:
@@ -39,7 +39,7 @@ def begin(table: Table, n: int, known: int = 0) -> None:
     """So many connections, one after the other; without those that have begun before."""
     for port in range(known, n):
         table.see(udp_frame(f"10.0.{port >> 14}.1", 1 + port % (1 << 14), SERVER, 53))
-        if port % 1000 == 0:
+        if port % BETWEEN == 0:
             table.sleep(0.05)  # so that places of those that gave way are used again
 
 
@@ -59,7 +59,7 @@ def memory_of_one_made_whole() -> int:
 
 def test_one_that_grows_takes_memory_when_connections_come_and_in_time():
     """They come as fast as they can be made here, and none is refused."""
-    with closing(compile_datapath(BuildOptions(MOST, replay=True))) as datapath, growing(datapath):
+    with closing(compile_datapath(BuildOptions(MOST, replay=True))) as datapath, growing(datapath.memory):
         datapath.apply(Tracking())
         table = Table(datapath)
         before = memory(datapath)
@@ -73,17 +73,21 @@ def test_one_that_grows_takes_memory_when_connections_come_and_in_time():
         table.check_conservation()
 
 
-def test_without_memory_in_time_new_ones_are_refused_and_counted_and_come_up_later():
-    """Here nobody makes room until it is asked for."""
+def test_without_memory_in_time_the_oldest_give_way_and_all_come_up_later():
+    """Here nobody makes room until it is asked for: meanwhile the table is as full as it is large."""
     with closing(compile_datapath(BuildOptions(MOST, replay=True))) as datapath:
-        datapath.apply(Tracking())
+        datapath.apply(Tracking(udp_timeout=3_600_000))
         table = Table(datapath)
+        room = datapath.connections.room
         begin(table, MOST)
-        there = len(table.live())
-        assert table.untracked() == {"REFUSED": MOST - there}
-        assert there >= LEAST_SPARE - os.sysconf("SC_NPROCESSORS_CONF")
-        datapath.grow()
+        counted = table.counted()
+        assert counted["EARLY_DROP"] > (MOST - room) // 2
+        refused = table.untracked()["REFUSED"]  # no more than came before the first place had rested
+        assert 0 < refused <= 1000
+        assert counted["CREATED"] == MOST - refused
+        assert room - 2 * BETWEEN <= len(table.live()) <= room
+        datapath.memory.grow()
         begin(table, MOST)
         assert len(table.live()) == MOST
-        assert sum(int(conn["packets"][0]) for _, conn in table.live()) == MOST + there
+        assert table.untracked() == {"REFUSED": refused}
         table.check_conservation()

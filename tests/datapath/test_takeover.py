@@ -197,7 +197,7 @@ def test_the_directory_of_pins_is_its_owners(pins):
     datapath.close()
 
 
-@pytest.mark.parametrize("missing", ["place_chunks", "per_cpu", "fresh"])
+@pytest.mark.parametrize("missing", ["place_chunks", "places-0", "addresses-1", "per_cpu", "fresh"])
 def test_a_pin_that_is_missing_is_said(pins, missing, caplog):
     first = start(pins)
     put(first, 5)

@@ -17,12 +17,12 @@ from ctweb.datapath.build import BuildOptions, compile_datapath
 from ctweb.datapath.growth import growing
 from ctweb.settings import Tracking
 
-MOST = 200_000
+MOST = 300_000
 
 
 def main() -> None:
     logging.basicConfig(stream=sys.stderr, format="%(message)s")
-    with closing(compile_datapath(BuildOptions(MOST))) as datapath, growing(datapath):
+    with closing(compile_datapath(BuildOptions(MOST))) as datapath, growing(datapath.memory):
         datapath.apply(Tracking(udp_timeout=3_600_000))
         begun = 0
         for line in sys.stdin:

@@ -21,6 +21,7 @@ from lab.tracked import CONFIG, Count, Tracked, refused
 from lab.traffic import ping, ping_count
 from running import CTWEB
 
+from ctweb.datapath.table_memory import LEFT_FOR_PROCESS
 from ctweb.settings import Tracking
 from ctweb.tracker import Tracker
 from reliability.short_of_memory import MOST
@@ -256,7 +257,7 @@ def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(tmp_pat
                 return json.loads(process.stdout.readline())
 
             assert begin(1000)["COUNT_CREATED"] == 1000
-            limit.write_text(str(int(usage.read_text()) + (6 << 20)))
+            limit.write_text(str(int(usage.read_text()) + LEFT_FOR_PROCESS + (16 << 20)))
             short = begin(MOST - 2000)
             assert short["COUNT_REFUSED"] > 0
             assert 65_000 < short["COUNT_CREATED"] == MOST - 1000 - short["COUNT_REFUSED"]
@@ -270,7 +271,7 @@ def test_no_memory_for_new_connections_refuses_them_and_keeps_the_others(tmp_pat
             wait_for("new connections come up", come_up)
             process.stdin.close()
             assert process.wait(timeout=30) == 0
-        told = "there is no memory for more connections: Cannot allocate memory; look at the memory limit"
+        told = "there is no memory for more connections: Cannot allocate memory; look at the limits of the service"
         assert told in log.read_text()
 
 
