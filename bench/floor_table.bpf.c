@@ -8,7 +8,7 @@ struct floor_frame {
 	struct tcp_header tcp;
 } __attribute__((packed));
 
-int tc_floor_table(struct __sk_buff *skb)
+static __always_inline struct conn *floor_find(struct __sk_buff *skb, struct floor_frame **found)
 {
 	struct floor_frame *frame = (void *)(long)skb->data;
 
@@ -24,12 +24,35 @@ int tc_floor_table(struct __sk_buff *skb)
 		.protocol = PROTOCOL_TCP,
 		.family = 4,
 	};
-	struct conn *conn = find(&tuple);
+	*found = frame;
+	return find(&tuple);
+}
 
-	if (!conn)
-		return 0;
+static __always_inline void floor_count(struct conn *conn, const struct floor_frame *frame)
+{
 	__sync_fetch_and_add(&conn->packets[ORIGINAL], 1);
 	__sync_fetch_and_add(&conn->bytes[ORIGINAL], ntoh16(frame->ip.length));
 	conn->tcp_last_seq = bpf_jiffies64();	/* a store beside the counters; the stamp must stay what it is */
+}
+
+int tc_floor_table(struct __sk_buff *skb)
+{
+	struct floor_frame *frame;
+	struct conn *conn = floor_find(skb, &frame);
+
+	if (conn)
+		floor_count(conn, frame);
+	return 0;
+}
+
+/* The same, and the least that a tracker must ask of TCP's window: is the packet beyond what its receiver allows? Its numbers are in the
+ * entry's second cache line. */
+int tc_floor_window(struct __sk_buff *skb)
+{
+	struct floor_frame *frame;
+	struct conn *conn = floor_find(skb, &frame);
+
+	if (conn && before(ntoh32(frame->tcp.seq), conn->window[ORIGINAL].max_end + 1))
+		floor_count(conn, frame);
 	return 0;
 }

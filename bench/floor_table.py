@@ -12,15 +12,16 @@ from ctweb.datapath.image import read_source
 from ctweb.datapath.programs import Programs
 
 NAME = "the floor program over ctweb's own table"
+FLOOR, WITH_WINDOW = "tc_floor_table", "tc_floor_window"
 
 
 @contextmanager
-def floor_over(datapath: Datapath) -> Iterator[int]:
-    """Its descriptor. It counts on the same entries as the datapath's programs. Raises BuildError."""
+def floor_over(datapath: Datapath) -> Iterator[Programs]:
+    """FLOOR and WITH_WINDOW. They count on the same entries as the datapath's programs. Raises BuildError."""
     text = read_source() + Path(__file__).with_name("floor_table.bpf.c").read_text()
     image = compile_image(text, compile_flags(datapath.options))
     programs = Programs(image, {each.shape.name: each for each in datapath.maps})
     try:
-        yield programs["tc_floor_table"]
+        yield programs
     finally:
         programs.close()

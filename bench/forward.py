@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 from bench.figure import Figure, Samples
-from bench.floor_table import floor_over
+from bench.floor_table import FLOOR, floor_over
 from bench.machine import as_run
 from bench.random_order import check, counts, fill_floor, floor_program
 from bench.router import ACK, PUSH, TCP, Packets, Router, nf_conntrack_buckets, nf_conntrack_max, router
@@ -64,7 +64,8 @@ def _udp(way: Router, ways: Ways, connections: int, sent: int, rounds: int) -> I
 def _tcp(way: Router, ways: Ways, datapath: Datapath, sent: int, rounds: int) -> Iterator[Figure]:
     # A turn of all connections sends the next bytes of each; no turn leaves the window, which is 64 KB.
     kind = Packets(TCP, FEW, flags=ACK | PUSH, seq=2, ack=2, step=6)
-    with floor_program(datapath.options.max_entries) as (floor, table), floor_over(datapath) as own_floor:
+    with floor_program(datapath.options.max_entries) as (floor, table), floor_over(datapath) as floors:
+        own_floor = floors[FLOOR]
         fill_floor(table, datapath)
         counted = counts(table)
         with_floor: Ways = {

@@ -14,7 +14,7 @@ from pathlib import Path
 from bcc import BPF
 
 from bench.figure import Figure, Samples
-from bench.floor_table import NAME, floor_over
+from bench.floor_table import FLOOR, NAME, floor_over
 from bench.machine import as_run
 from ctweb.datapath.bpf import TestRunner
 from ctweb.datapath.build import SOURCE, Datapath, compile_datapath
@@ -96,8 +96,8 @@ def figures(runs: int, rounds: int) -> list[Figure]:
     datapath = compile_datapath(as_run(MAX_ENTRIES))
     try:
         datapath.apply(Tracking())
-        with yardsticks() as yardstick, floor_over(datapath) as floor_program:
-            over_table = TestRunner(floor_program)
+        with yardsticks() as yardstick, floor_over(datapath) as floors:
+            over_table = TestRunner(floors[FLOOR])
             for hook in ("tc", "xdp"):
                 program = TestRunner(datapath.programs[f"{hook}_ingress"])
                 datapath.connections.clear()

@@ -11,7 +11,7 @@ from pathlib import Path
 from pyroute2 import IPRoute
 
 from ctweb import state
-from ctweb.capacity import BYTES_PER_CONNECTION, default_max_entries, machine_memory
+from ctweb.capacity import BYTES_PER_CONNECTION, default_max_entries, machine_memory, preallocates
 from ctweb.client import Client, FastTrack, Hooks, RefusedError
 from ctweb.config import Config
 from ctweb.datapath import clsact, firewall
@@ -30,10 +30,13 @@ from ctweb.table import accounts
 from ctweb.table.names import UNTRACKED_REASONS
 
 
-def check_datapath(max_entries: int) -> Check:
-    """Whether the kernel takes ctweb's programs: they are compiled, loaded, and dropped again. Needs root."""
+def check_datapath(max_entries: int, *, whole: bool) -> Check:
+    """Whether the kernel takes ctweb's programs: they are compiled, loaded, and dropped again. Needs root.
+
+    max_entries, whole: of the table as `ctweb run` would make it; here it is as small as one of those programs can be.
+    """
     try:
-        datapath = compile_datapath(BuildOptions(max_entries))
+        datapath = compile_datapath(BuildOptions(1 if whole else max_entries, preallocate=whole))
         try:
             for name in datapath.programs:
                 _ = datapath.programs[name]  # loads it
@@ -225,7 +228,8 @@ def attached(netlink: IPRoute, pins: Path) -> list[str]:
 def tracking_checks(config: Config, *, loadable: bool) -> list[Check]:
     """Every check of what ctweb would do under `config`. `loadable`: nothing is in the way of loading programs."""
     max_entries = config.max_entries or default_max_entries(machine_memory())
-    checks = [check_datapath(max_entries)] if loadable else []
+    whole = preallocates(config.preallocate, max_entries, machine_memory())
+    checks = [check_datapath(max_entries, whole=whole)] if loadable else []
     namespace = os.stat("/proc/self/ns/net").st_ino
     holder = lock_holder(RUNTIME / f"netns-{namespace}.lock", Path("/proc/locks").read_text())
     running = holder is not None
