@@ -40,5 +40,8 @@
 #include "aside.h"
 #include "hooks.h"
 #ifndef REPLAY
+#include "fast_port.h"
+#include "outgoing.h"
+#include "next_hop.h"
 #include "forward.h"
 #endif

@@ -9,7 +9,7 @@ from ctweb.datapath.driver import driver
 from ctweb.datapath.interfaces import Interface
 from ctweb.datapath.xdp_features import Xdp
 
-MOST_PORTS = 4096  # FAST_PORTS of ebpf/forward.h: the first interface index that cannot take part
+MOST_PORTS = 4096  # FAST_PORTS of ebpf/fast_port.h: the first interface index that cannot take part
 _VIRTUAL = frozenset({"virtio_net", "xen_netfront", "vif", "hv_netvsc", "vmxnet3"})
 
 

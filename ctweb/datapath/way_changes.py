@@ -1,4 +1,4 @@
-"""Tells the fast path when what it knows of next hops is out of date (ebpf/forward.h, `way_changes`)."""
+"""Tells the fast path when what it knows of next hops is out of date (ebpf/next_hop.h, `way_changes`)."""
 
 from __future__ import annotations
 
