@@ -58,7 +58,7 @@ static __always_inline int reap_one(struct reap_request *request, const struct r
 }
 
 /* Run by user space as well: entries from elsewhere, written as they are, over those under the same tuples. Returns how many found a place. */
-enum { PUT_ENTRIES = 3 };	/* the verifier walks the loop turn by turn: with LLVM 18, half of what it allows */
+enum { PUT_ENTRIES = 3 };	/* the verifier walks the loop turn by turn */
 
 struct put_entry {
 	struct tuple tuple;

@@ -10,7 +10,7 @@ enum nat_operation {
 	NAT_TIDY,		/* no connection was seen for the translation at item.reply: delete it, or lead it to a later one */
 };
 
-enum { NAT_ITEMS = 4 };		/* the verifier walks the loop turn by turn */
+enum { NAT_ITEMS = 3 };		/* the verifier walks the loop turn by turn */
 enum { NAT_HAS_MARK = 1 << 30 };	/* in nat_item.bits: take the mark, which may be 0 */
 
 struct nat_item {

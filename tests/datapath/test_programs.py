@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
+import struct
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
+from ctweb.datapath.bpf import bpf
+from ctweb.datapath.build import BuildOptions, compile_datapath
 from ctweb.datapath.image import INSTRUCTION, BuildError, Code, Image
 from ctweb.datapath.programs import Programs
 
@@ -29,3 +34,24 @@ def test_what_the_kernel_says_against_a_program_is_told_and_the_others_are_there
     told = [Path(f"/proc/self/fdinfo/{descriptor}").read_text() for descriptor in descriptors]
     assert len({text.partition("prog_id:")[2].split()[0] for text in told}) == len(names)
     programs.close()
+
+
+MOST_WALKED = 1_000_000  # BPF_COMPLEXITY_LIMIT_INSNS: a program for which the verifier must walk more is not taken
+LARGE = 1_000_000
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["whole", "growing"])
+def test_the_verifier_has_a_quarter_left_of_what_it_walks_at_most(whole):
+    """Other compilers and kernels need more for the same program."""
+    options = BuildOptions(1 if whole else LARGE, preallocate=whole)  # growing, its size says which kind of chunks
+    with closing(compile_datapath(options)) as datapath:
+        walked = {name: instructions_walked(datapath.programs[name]) for name in datapath.programs}
+    assert walked["tc_ingress"] > 1_000
+    assert max(walked.values()) < MOST_WALKED * 3 // 4, walked
+
+
+def instructions_walked(program: int) -> int:
+    """`verified_insns` of struct bpf_prog_info (include/uapi/linux/bpf.h)."""
+    info = ctypes.create_string_buffer(232)
+    bpf(15, struct.pack("=2IQ", program, len(info), ctypes.addressof(info)))  # BPF_OBJ_GET_INFO_BY_FD
+    return int(struct.unpack_from("=I", info, 216)[0])
