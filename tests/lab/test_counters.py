@@ -16,6 +16,7 @@ from lab.traffic import (
     bulk,
     conntrack,
     conntrack_count,
+    ended,
     file_server,
     iperf3,
     iperf3_server,
@@ -93,7 +94,7 @@ def test_a_file_fetched_by_curl(witnessed: Lab, ends: Ends, files: Path):
         told = ("-sS", "-o", "/dev/null", "-w", "%{size_download}", "--local-port", sport)
         size = lab.client.run("curl", *told, ends.url(port) + "/file")
     assert int(size) == FILE
-    (line,) = conntrack(lab.router, ends, sport)
+    line = wait_for("its last packet", lambda: ended(lab.router, ends, sport))
     expected = conntrack_count(line)
     assert expected.repl_bytes > FILE
     assert "TIME_WAIT" in line
@@ -108,7 +109,7 @@ def test_iperf3(witnessed: Lab, ends: Ends, direction: list[str]):
     lab = witnessed
     with iperf3_server(lab.server, 5201):
         sport, arrived = iperf3(lab.client, ends, 5201, "--bytes", "8M", *direction)
-        (line,) = conntrack(lab.router, ends, sport)
+        line = wait_for("its last packet", lambda: ended(lab.router, ends, sport))
     expected = conntrack_count(line)
     assert (expected.repl_bytes if direction else expected.orig_bytes) > arrived > 1 << 20
     row = lab.ctweb.counts(expected, protocol="tcp", src_address=ends.shown(ends.client, sport))

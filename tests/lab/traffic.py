@@ -115,6 +115,12 @@ def conntrack(router: Namespace, ends: Ends, sport: int) -> list[str]:
     return listed.splitlines()
 
 
+def ended(router: Namespace, ends: Ends, sport: int) -> str:
+    """nf_conntrack's line of such a connection once no packet of it is to come; empty: there may be one."""
+    (line,) = conntrack(router, ends, sport)
+    return line if re.search(r" (TIME_WAIT|CLOSE) ", line) else ""
+
+
 def conntrack_count(line: str) -> Count:
     packets, sizes = (list(map(int, re.findall(rf"{word}=(\d+)", line))) for word in ("packets", "bytes"))
     return Count(packets[0], sizes[0], packets[1], sizes[1])
