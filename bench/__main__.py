@@ -40,7 +40,7 @@ def measured(quick: bool, seconds: float) -> Iterator[Figure]:
     yield from packet_cost.figures(runs=200_000 if quick else 10_000_000, rounds=3 if quick else 5)
     yield from random_order.figures(rounds=3 if quick else 7)
     yield from forward.figures(packets=100_000 if quick else 300_000, rounds=3 if quick else 9)
-    yield from iperf.figures(gigabytes=1 if quick else 3, rounds=3 if quick else 25)
+    yield from iperf.figures(gigabytes=1 if quick else 3, rounds=3 if quick else 40)
     yield from new_connections.figures(connections=50_000 if quick else 100_000, rounds=3 if quick else 7)
     yield from two_cpus.figures(packets=60_000 if quick else 200_000, rounds=3 if quick else 9)
     yield from memory.figures(rounds=1 if quick else 3)
