@@ -9,6 +9,8 @@ import subprocess
 import threading
 from collections import Counter
 from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 from lab.network import IPV6, Ends, Namespace
@@ -71,11 +73,20 @@ def overrun(server: Namespace, ends: Ends) -> int:
     return int(json.loads(server.run("nstat", "-azsj", name))["kernel"][name])
 
 
-@pytest.mark.parametrize("protocol", ["tcp", "udp"])
-def test_iperf3(lab: Lab, ends: Ends, protocol: str):
+@dataclass
+class Ran:
+    """What iperf3 said, by port; what left both ends; and how often the table was read meanwhile."""
+
+    said: dict[int, dict[str, Any]]
+    there: Sent
+    back: Sent
+    sweeps: int
+
+
+def run(lab: Lab, ends: Ends, protocol: str) -> Ran:
     """Plain, masqueraded and by port forwarding, at the same time."""
     options = ("--time", SECONDS, "--bitrate", "4M", "--length", "1000", *(["--udp"] if protocol == "udp" else []))
-    before = overrun(lab.server, ends)
+    before, sweep = overrun(lab.server, ends), lab.health()["sweep"]
     with ExitStack() as stack:
         there, back = Sent(lab.client), Sent(lab.server)
         for sent in (there, back):
@@ -89,14 +100,25 @@ def test_iperf3(lab: Lab, ends: Ends, protocol: str):
         said = {port: json.loads(process.communicate()[0]) for port, process in runs.items()}
     if protocol == "udp":
         assert sum(each["end"]["sum"]["lost_packets"] for each in said.values()) == overrun(lab.server, ends) - before
+    return Ran(said, there, back, lab.health()["sweep"] - sweep)
+
+
+@pytest.mark.parametrize("protocol", ["tcp", "udp"])
+def test_iperf3(lab: Lab, ends: Ends, protocol: str):
+    ran = run(lab, ends, protocol)
+    for _ in range(5):
+        if ran.sweeps >= int(SECONDS) - 1:  # else the machine was too busy for it to decide in time
+            break
+        ran = run(lab, ends, protocol)
     number = socket.IPPROTO_UDP if protocol == "udp" else socket.IPPROTO_TCP
-    for port, told in said.items():
+    for port, told in ran.said.items():
         source = told["start"]["connected"][0]["local_port"]
         forth, behind = (number, source, port), (number, listens(port), source)
+        there, back = ran.there, ran.back
         if protocol == "tcp":  # what iperf3 says that it has sent may lack the last block
             payload = there.bytes[forth] - there.packets[forth] * (ends.header + TCP_HEADER)
             assert payload >= told["end"]["sum_received"]["bytes"] > 1_000_000, told["end"]
         expected = Count(there.packets[forth], there.bytes[forth], back.packets[behind], back.bytes[behind])
         assert expected.orig_packets > 1000
         row = lab.ctweb.counts(expected, protocol=protocol, src_address=ends.shown(ends.client, source))
-        assert fast(row) > 0.25 * expected.orig_packets, row
+        assert fast(row) > 0.25 * expected.orig_packets, (row, ran.sweeps, lab.ctweb.log.read_text())
