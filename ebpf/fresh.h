@@ -40,13 +40,7 @@ static __always_inline struct conn *recall(u64 position, u64 cells)
 	u64 *cell = fresh.lookup(&index);
 	u64 number = cell ? READ_ONCE(*cell) : 0;
 
-	if (!number)
-		return 0;
-	struct place *place = place_at(number - 1);
-	if (!place)
-		return 0;
-	asm volatile("" : "+r"(place));
-	return &place->conn;
+	return number ? conn_at(number - 1) : 0;
 }
 
 #endif

@@ -37,7 +37,7 @@ struct per_cpu {
 	struct packet packet;
 	struct tcp_options options;
 	struct start start;
-	struct conn fresh;	/* where an entry is put together, if not in its place (translate.h) */
+	struct conn moved;	/* on its way to another place (translate.h) */
 	struct translation translation;
 	u64 egress;		/* for the long way (hooks.h): 1: the hook is egress, */
 	u64 counted;		/* 1: the packet was counted at another hook, */

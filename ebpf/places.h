@@ -121,6 +121,17 @@ static __always_inline void tell_growth(u64 used)
  * reaper. It has room for all places, so none is written over. */
 BPF_TABLE("array", u32, u64, spare_places, SIZED_AT_START);
 
+/* The entry at a place; null: there is no such place. */
+static __always_inline struct conn *conn_at(u32 number)
+{
+	struct place *place = place_at(number);
+
+	if (!place)
+		return 0;
+	asm volatile("" : "+r"(place));	/* the compiler would add before it asks, which the verifier does not like */
+	return &place->conn;
+}
+
 static __always_inline struct place *place_of(struct conn *conn)
 {
 	return (void *)conn - __builtin_offsetof(struct place, conn);

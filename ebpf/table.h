@@ -41,16 +41,12 @@ static __always_inline struct conn *find(const struct tuple *tuple)
 	cell = cell_of(tuple, &key, VISITS);
 	if (!cell)
 		return 0;
-	place = place_at(place_number(cell, &key));
-	if (!place)
-		return 0;
-	asm volatile("" : "+r"(place));	/* the compiler would add before it asks, which the verifier does not like */
-	return &place->conn;
+	return conn_at(place_number(cell, &key));
 }
 
+/* As find(), for programs that look for many: what follows is the same to the verifier, however it was found. */
 static __always_inline struct conn *find_each(const struct tuple *tuple, struct per_cpu *cpu)
 {
-	struct place *place;
 	struct key key;
 
 	if (!make_key(tuple, &key))
@@ -59,11 +55,7 @@ static __always_inline struct conn *find_each(const struct tuple *tuple, struct 
 
 	if (!cell)
 		return 0;
-	place = place_at(place_number(cell, &key));
-	if (!place)
-		return 0;
-	asm volatile("" : "+r"(place));
-	return &place->conn;
+	return conn_at(place_number(cell, &key));
 }
 
 #ifdef REPLAY
@@ -88,6 +80,7 @@ static __always_inline void tuple_of(struct place *place, struct tuple *tuple)
 }
 #endif
 
+/* Where a new entry is put together, for publish(): its place, of which it leaves `expires` as it is. Null: there is no room. */
 static __always_inline struct conn *draft(struct per_cpu *cpu, u64 now)
 {
 	u32 zero = 0;
@@ -129,6 +122,8 @@ static __always_inline bool is_first(const struct key *key, u64 cell, u64 rival)
 	return false;
 }
 
+/* The draft is in the table from here on. Not 0: it is not, and its place is given back, for there is no room or (-EEXIST) its tuple is there
+ * already. */
 static __always_inline int publish(const struct tuple *tuple, struct conn *conn, u64 expires, u64 now)
 {
 	const u64 *word = (const u64 *)tuple;

@@ -65,7 +65,7 @@ static __always_inline void add_counts(struct conn *to, struct conn *from, u64 d
 static __always_inline void bring_home(const struct nat_item *item, struct conn *stray, struct conn *conn, u64 now, struct per_cpu *cpu)
 {
 	u64 expires = READ_ONCE(stray->expires), swapped;
-	struct conn *moved = &cpu->fresh;	/* not on the stack, which is short */
+	struct conn *moved = &cpu->moved;	/* not on the stack, which is short */
 
 	if (expires <= now || !claim(stray, expires))
 		return;
